@@ -1,0 +1,119 @@
+"""The conv layers of the SPP-net paper's networks (He et al. 2014, table 1).
+
+ZF-5 follows the authors' release, whose paddings give the 13x13 map at 224 and the constants
+16 and 21 of the detector. The release has no Overfeat network, but its constants for one (stride
+12, offset 15, 18x18 cells at 224) leave only the paddings below; the map after the first pooling
+is then 37x37, where the paper's table says 36x36. Convnet* gives the table's 55, 27 and 13.
+
+No weights of these networks exist to load. They start from He et al. (2015): the release's start
+(standard deviation 0.01, some biases 1) needs a schedule of ImageNet's length to get going.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sppdet.backbones.sequential import SequentialBackbone
+
+PIXEL_MEAN = 128.0
+
+
+class WithinChannelNorm(nn.Module):
+    """Local response normalisation inside each channel, as the release's Caffe fork has it.
+
+    `x * (1 + alpha / size^2 * sum of x^2 over the size x size window) ^ -beta`, the window
+    clipped at the borders.
+    """
+
+    def __init__(self, size: int = 3, alpha: float = 5e-5, beta: float = 0.75) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta = size, alpha, beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        # With padding counted, the average is the clipped sum over size^2.
+        energy = F.avg_pool2d(x * x, self.size, 1, self.size // 2, count_include_pad=True)
+        return x * (1 + self.alpha * energy) ** -self.beta
+
+
+def _conv(cin: int, cout: int, kernel: int, stride: int = 1, padding: int = 1) -> list[nn.Module]:
+    return [nn.Conv2d(cin, cout, kernel, stride, padding), nn.ReLU(inplace=True)]
+
+
+def _pool(kernel: int, stride: int, ceil: bool = True) -> list[nn.Module]:
+    return [nn.MaxPool2d(kernel, stride, ceil_mode=ceil)]
+
+
+def _zf5() -> list[nn.Module]:
+    return [
+        *_conv(3, 96, 7, 2, 1),
+        WithinChannelNorm(),
+        *_pool(3, 2),
+        *_conv(96, 256, 5, 2, 0),
+        WithinChannelNorm(),
+        *_pool(3, 2),
+        *_conv(256, 384, 3),
+        *_conv(384, 384, 3),
+        *_conv(384, 256, 3),
+    ]
+
+
+def _convnet5() -> list[nn.Module]:
+    return [
+        *_conv(3, 96, 11, 4, 2),
+        WithinChannelNorm(),
+        *_conv(96, 256, 5, 1, 2),
+        WithinChannelNorm(),
+        *_pool(3, 2, ceil=False),
+        *_conv(256, 384, 3),
+        *_pool(3, 2, ceil=False),
+        *_conv(384, 384, 3),
+        *_conv(384, 256, 3),
+    ]
+
+
+def _overfeat(convs: int) -> list[nn.Module]:
+    layers = [
+        *_conv(3, 96, 7, 2, 0),
+        *_pool(3, 3),
+        WithinChannelNorm(),
+        *_conv(96, 256, 5, 1, 1),
+        *_pool(2, 2),
+    ]
+    for index in range(convs - 2):
+        layers += _conv(256 if index == 0 else 512, 512, 3)
+    return layers
+
+
+PAPER_NETWORKS: dict[str, Callable[[], list[nn.Module]]] = {
+    "zf5": _zf5,
+    "convnet5": _convnet5,
+    "overfeat5": lambda: _overfeat(5),
+    "overfeat7": lambda: _overfeat(7),
+}
+
+
+def paper_network(name: str, seed: int = 0) -> SequentialBackbone:
+    """The conv part of a network of the paper, trainable, randomly initialised from `seed`.
+
+    The tap `conv` is the map after the last ReLU: no pooling follows, the pyramid takes its place.
+    """
+    layers = nn.Sequential(*PAPER_NETWORKS[name]())
+    init_he(layers, seed)
+    mean = (PIXEL_MEAN,) * 3
+    return SequentialBackbone(
+        name, layers, {"conv": len(layers)}, mean=mean, scale=(1.0,) * 3, bgr=True
+    )
+
+
+def init_he(module: nn.Module, seed: int) -> None:
+    """He et al.'s (2015) normal weights for every convolution and linear layer, biases 0."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

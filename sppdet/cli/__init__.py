@@ -1,0 +1,7 @@
+"""The `sppdet` command: parses, calls the package, prints."""
+
+from __future__ import annotations
+
+from sppdet.cli.app import main
+
+__all__ = ["main"]

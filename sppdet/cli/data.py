@@ -1,0 +1,181 @@
+"""`sppdet data`: get, make and check data sets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sppdet.cli.common import (
+    ClassesOption,
+    DataArgument,
+    DataSource,
+    ImagesOption,
+    YearOption,
+    examples,
+    warn,
+)
+from sppdet.errors import DatasetError, SppdetError
+
+if TYPE_CHECKING:
+    from sppdet.types import Dataset, Sample
+
+data = typer.Typer(no_args_is_help=True, help="Get, make and check data sets.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group to `app`."""
+    app.add_typer(data, name="data")
+
+
+@data.command(
+    epilog=examples(
+        ("VOC2007, training and validation images (460 MB)", "sppdet data download 2007"),
+        ("its test images (451 MB)", "sppdet data download 2007-test"),
+    )
+)
+def download(
+    which: Annotated[str, typer.Argument(help="2007, 2007-test or 2012.", show_default=False)],
+    to: Annotated[
+        Path, typer.Option("--to", metavar="DIR", help="Gets the VOCdevkit folder.")
+    ] = Path("data"),
+) -> None:
+    """Download Pascal VOC from its own server.
+
+    Checked against pinned SHA-256 sums; a download that was cut off goes on where it stopped.
+    """
+    from sppdet.datasets import ARCHIVES, download_voc
+    from sppdet.progress import terminal_progress
+
+    megabyte = 1_000_000
+    shown = 0
+    size = ARCHIVES[which].size // megabyte if which in ARCHIVES else 0
+    with terminal_progress().task(f"VOC {which} (MB)", size) as advance:
+
+        def tell(done: int, total: int) -> None:
+            nonlocal shown
+            advance(done // megabyte - shown)
+            shown = done // megabyte
+
+        folder = download_voc(to, which, progress=tell)
+    typer.echo(f"{folder}")
+
+
+@data.command(
+    epilog=examples(
+        ("24 training, 12 validation and 12 test images", "sppdet data synthetic data/shapes"),
+        ("more of them", "sppdet data synthetic data/shapes --train 200 --val 50"),
+    )
+)
+def synthetic(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A new folder.", show_default=False)
+    ],
+    train: Annotated[int, typer.Option(min=0, help="Images to train on.")] = 24,
+    val: Annotated[int, typer.Option(min=0, help="Images to validate on.")] = 12,
+    test: Annotated[int, typer.Option(min=0, help="Images to test on.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other images.")] = 0,
+) -> None:
+    """Make a small VOC-format data set of shapes, to try things out on."""
+    from sppdet.datasets import make_synthetic_voc
+
+    made = make_synthetic_voc(folder, train=train, val=val, test=test, seed=seed)
+    typer.echo(f"{made}: {train} train, {val} val and {test} test images")
+
+
+@data.command(
+    epilog=examples(
+        ("your own data set", "sppdet data check my-data"),
+        (
+            "one split of one year of a devkit",
+            "sppdet data check VOCdevkit --year 2007 --split val",
+        ),
+        ("a COCO file", "sppdet data check instances.json --images photos/"),
+    )
+)
+def check(
+    source: DataArgument,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Check this split only.", show_default="all")
+    ] = None,
+    year: YearOption = None,
+    images: ImagesOption = None,
+    classes: ClassesOption = None,
+) -> None:
+    """Read every annotation and image of a data set, name what is wrong, count what is there."""
+    chosen = DataSource(source, split or "", year, images, classes)
+    names = [split] if split is not None else _splits(chosen)
+    bad: dict[str, None] = {}
+    read: set[Path] = set()
+    for name in names:
+        problems: list[SppdetError] = []
+        try:
+            dataset = DataSource(source, name, year, images, classes).load(problems)
+        except SppdetError as error:
+            bad[str(error)] = None
+            continue
+        bad |= dict.fromkeys(str(problem) for problem in problems)
+        unread = [sample for sample in dataset if sample.path not in read]
+        bad |= dict.fromkeys(_bad_images(dataset.name, unread))
+        read |= {sample.path for sample in unread}
+        typer.echo(_counts(dataset))
+    for message in bad:
+        warn(message)
+    if len(bad) > 1:
+        warn(f"{source}: {len(bad)} problems")
+    if bad:
+        raise typer.Exit(1)
+
+
+def _splits(source: DataSource) -> list[str]:
+    """The names of all splits; a COCO file is one, without a name."""
+    from sppdet.datasets import voc_folder, voc_splits
+
+    if source.is_coco:
+        return [""]
+    folder = voc_folder(source.data, source.year)
+    names = list(voc_splits(folder))
+    if not names:
+        raise DatasetError(
+            "has no splits",
+            where=folder,
+            mend="write image ids, one a line, to ImageSets/Main/train.txt",
+        )
+    return names
+
+
+def _bad_images(name: str, samples: list[Sample]) -> list[str]:
+    from sppdet.images import read_sample
+    from sppdet.progress import terminal_progress
+
+    messages = []
+    with terminal_progress().task(f"{name}: reading images", len(samples)) as advance:
+        for sample in samples:
+            try:
+                read_sample(sample)
+            except SppdetError as error:
+                messages.append(str(error))
+            advance(1)
+    return messages
+
+
+def _counts(dataset: Dataset) -> str:
+    """The images and objects of a data set, one line a class."""
+    objects: Counter[int] = Counter()
+    difficult: Counter[int] = Counter()
+    holding: Counter[int] = Counter()
+    for sample in dataset:
+        objects.update(sample.labels.tolist())
+        difficult.update(sample.labels[sample.difficult].tolist())
+        holding.update(set(sample.labels.tolist()))
+    empty = sum(not len(sample.labels) for sample in dataset)
+    width = max(len(name) for name in dataset.classes)
+    lines = [f"{dataset.name}: {len(dataset)} images ({empty} without objects)"]
+    lines += [
+        f"  {name:<{width}}  {objects[k]:>6} objects ({difficult[k]} difficult)"
+        f" in {holding[k]} images"
+        for k, name in enumerate(dataset.classes)
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,188 @@
+"""One VOC annotation file: read, checked, and written. The only place of 1-based boxes here.
+
+VOC counts pixels from 1 and includes both corners, so `xmin = xmax = 1` is the first column: our
+half-open box is `(xmin - 1, ymin - 1, xmax, ymax)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostring
+
+from defusedxml import DefusedXmlException
+from defusedxml import ElementTree as SafeTree
+
+from sppdet.datasets.common import MAX_SIDE, Box, ClassList, checked_box
+from sppdet.errors import AnnotationError
+
+
+@dataclass(frozen=True, slots=True)
+class VocObject:
+    """One object: class name, half-open box in pixels, and VOC's flags."""
+
+    name: str
+    box: Box
+    difficult: bool = False
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VocAnnotation:
+    """What we use of an annotation file; boxes are half-open pixels of the original image.
+
+    Attributes:
+        filename: the image's name as the file states it, or None. Not to be trusted as a path.
+        width, height: size in pixels, or None where the file does not state it.
+        objects: the objects, unchecked, in the order of the file.
+    """
+
+    filename: str | None
+    width: int | None
+    height: int | None
+    objects: tuple[VocObject, ...]
+
+
+def read_annotation(path: Path) -> VocAnnotation:
+    """The annotation in `path`. Only `name` and `bndbox` of an object must be there.
+
+    Raises:
+        AnnotationError: missing, not XML, with a DOCTYPE or entities (refused, as they can reach
+            other files or grow without bound), or an object without a class or a whole box.
+    """
+    root = _parse(path)
+    if root.tag != "annotation":
+        raise AnnotationError(
+            f"is not a VOC annotation: its root is <{root.tag}>",
+            where=path,
+            mend="give a file whose root is <annotation>",
+        )
+    size = root.find("size")
+    width, height = (_side(size, side, path) for side in ("width", "height"))
+    filename = (root.findtext("filename") or "").strip() or None
+    objects = tuple(_object(node, n, path) for n, node in enumerate(root.findall("object"), 1))
+    return VocAnnotation(filename, width, height, objects)
+
+
+def checked_objects(
+    annotation: VocAnnotation, width: int, height: int, classes: ClassList, *, where: Path
+) -> tuple[list[int], list[Box], list[bool]]:
+    """Labels, half-open boxes and difficult flags of the objects of known classes.
+
+    Raises:
+        AnnotationError: an unknown class, or an inverted or outside box, by object number.
+    """
+    labels: list[int] = []
+    boxes: list[Box] = []
+    difficult: list[bool] = []
+    for number, item in enumerate(annotation.objects, 1):
+        what = f"object {number} ({item.name})"
+        label = classes.label(item.name, where=where, what=f"object {number}")
+        if label is None:
+            continue
+        labels.append(label)
+        boxes.append(checked_box(item.box, width, height, where=where, what=what))
+        difficult.append(item.difficult)
+    return labels, boxes, difficult
+
+
+def format_annotation(
+    folder: str, filename: str, width: int, height: int, objects: Sequence[VocObject]
+) -> str:
+    """The annotation as VOC's XML text. Law: `read_annotation` gives the same objects back."""
+    root = Element("annotation")
+    _text(root, "folder", folder)
+    _text(root, "filename", filename)
+    size = SubElement(root, "size")
+    for tag, value in (("width", width), ("height", height), ("depth", 3)):
+        _text(size, tag, str(value))
+    _text(root, "segmented", "0")
+    for item in objects:
+        node = SubElement(root, "object")
+        _text(node, "name", item.name)
+        _text(node, "pose", "Unspecified")
+        _text(node, "truncated", str(int(item.truncated)))
+        _text(node, "difficult", str(int(item.difficult)))
+        x1, y1, x2, y2 = item.box
+        bndbox = SubElement(node, "bndbox")
+        corners = (("xmin", x1 + 1), ("ymin", y1 + 1), ("xmax", x2), ("ymax", y2))
+        for tag, corner in corners:
+            _text(bndbox, tag, str(int(corner)) if corner == int(corner) else repr(corner))
+    indent(root, "\t")
+    return tostring(root, encoding="unicode") + "\n"
+
+
+def _parse(path: Path) -> Element:
+    try:
+        root: Element = SafeTree.parse(path, forbid_dtd=True).getroot()
+        return root
+    except FileNotFoundError:
+        raise AnnotationError(
+            "no such annotation file", where=path, mend="restore it, or take its id off the split"
+        ) from None
+    except DefusedXmlException:
+        raise AnnotationError(
+            "has a DOCTYPE or entities, which are refused", where=path, mend="remove the <!DOCTYPE>"
+        ) from None
+    # ValueError: an encoding that Python does not know; LookupError: one it cannot use.
+    except (ParseError, ValueError, LookupError) as error:
+        raise AnnotationError(
+            f"broken XML ({error})", where=path, mend="correct or restore the file"
+        ) from None
+    except OSError as error:
+        raise AnnotationError(
+            f"cannot be read ({error.strerror})", where=path, mend="check the file"
+        ) from None
+
+
+def _object(node: Element, number: int, path: Path) -> VocObject:
+    what = f"object {number}"
+    # `find` sees direct children only: the <part>s of VOC2012's persons have boxes of their own.
+    name = (node.findtext("name") or "").strip()
+    if not name:
+        raise AnnotationError(f"{what} has no <name>", where=path, mend="name its class")
+    bndbox = node.find("bndbox")
+    if bndbox is None:
+        raise AnnotationError(
+            f"{what} ({name}) has no <bndbox>", where=path, mend="add its box, or remove the object"
+        )
+    xmin, ymin, xmax, ymax = (
+        _number(bndbox, tag, float, f"{what} ({name})", path)
+        for tag in ("xmin", "ymin", "xmax", "ymax")
+    )
+    box = (xmin - 1.0, ymin - 1.0, xmax, ymax)
+    return VocObject(name, box, _flag(node, "difficult"), _flag(node, "truncated"))
+
+
+def _number(
+    parent: Element, tag: str, convert: Callable[[str], float], what: str, path: Path
+) -> float:
+    text = (parent.findtext(tag) or "").strip()
+    try:
+        return convert(text)
+    except ValueError:
+        found = f"{text!r}" if text else "nothing"
+        raise AnnotationError(
+            f"{what}: <{tag}> should hold a number, but holds {found}",
+            where=path,
+            mend="correct it",
+        ) from None
+
+
+def _side(size: Element | None, tag: str, path: Path) -> int | None:
+    """A side of the image; None where it is absent or 0, as some annotation tools leave it."""
+    if size is None or not (size.findtext(tag) or "").strip():
+        return None
+    value = _number(size, tag, int, "the image's <size>", path)
+    if value > MAX_SIDE:
+        raise AnnotationError(f"<{tag}> is beyond any image", where=path, mend="correct <size>")
+    return int(value) if value > 0 else None
+
+
+def _flag(node: Element, tag: str) -> bool:
+    return (node.findtext(tag) or "0").strip().lower() not in ("", "0", "false", "no")
+
+
+def _text(parent: Element, tag: str, text: str) -> None:
+    SubElement(parent, tag).text = text

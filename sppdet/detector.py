@@ -1,0 +1,189 @@
+"""The detector: image in, detections out, one call a stage (figure 1 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sppdet.config import Config, from_dict, to_dict
+from sppdet.detection import select
+from sppdet.errors import ImageError, ModelFormatError, SppdetError
+from sppdet.features import FeatureExtractor, FeatureMaps
+from sppdet.head import RegionHead
+from sppdet.images import read_image
+from sppdet.modelfile import ModelHeader, load_model, resolve_model, save_model
+from sppdet.proposals import Proposer, make_proposer
+from sppdet.regression import BoxRegressors
+from sppdet.svm import LinearSvms
+from sppdet.types import Detections, FloatArray, ImageArray, IntArray
+
+DEFAULT_MODEL = "default"
+
+
+class RegionFeatures:
+    """The features of an image's regions, each layer computed when it is first asked for.
+
+    One row a box, independent of the other boxes; raw, not scaled to the SVMs' norm.
+    """
+
+    def __init__(self, head: RegionHead, maps: FeatureMaps, boxes: FloatArray) -> None:
+        self.boxes = boxes
+        self.size = (maps.width, maps.height)
+        self._head, self._maps = head.eval(), maps
+
+    @cached_property
+    def pool(self) -> FloatArray:
+        """`float32 (N, dim)`: the spatial pyramid's bins."""
+        with torch.inference_mode():
+            return np.asarray(self._head.pool(self._maps, self.boxes).numpy())
+
+    @cached_property
+    def fc6(self) -> FloatArray:
+        """`float32 (N, fc6)`, after ReLU."""
+        with torch.inference_mode():
+            return np.asarray(self._head.run_fc6(torch.from_numpy(self.pool)).numpy())
+
+    @cached_property
+    def fc7(self) -> FloatArray:
+        """`float32 (N, fc7)`, after ReLU."""
+        with torch.inference_mode():
+            return np.asarray(self._head.run_fc7(torch.from_numpy(self.fc6)).numpy())
+
+    def layer(self, name: str) -> FloatArray:
+        """The features of the layer `pool`, `fc6` or `fc7`."""
+        if name == "pool":
+            return self.pool
+        return self.fc6 if name == "fc6" else self.fc7
+
+
+class Detector:
+    """A trained SPP-net detector.
+
+    Attributes:
+        classes: the names of what it detects.
+        config: everything it was trained with and detects by.
+    """
+
+    def __init__(
+        self,
+        classes: tuple[str, ...],
+        config: Config,
+        extractor: FeatureExtractor,
+        head: RegionHead,
+        svms: LinearSvms,
+        regressors: BoxRegressors | None,
+    ) -> None:
+        self.classes, self.config = classes, config
+        self.extractor, self.head = extractor, head
+        self.svms, self.regressors = svms, regressors
+        self.propose: Proposer = make_proposer(config.proposals)
+
+    @classmethod
+    def load(cls, source: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Detector:
+        """The detector in a model file, given by a path or by the name of a shipped model.
+
+        Raises ModelFormatError when the file is missing, damaged, or of another version, or was
+        trained on a backbone whose installed weights differ.
+        """
+        path = resolve_model(source)
+        header, tensors = load_model(path)
+        config = from_dict(Config, header.config, where=path)
+        extractor = FeatureExtractor(config.features, seed=config.seed, device=device)
+        if extractor.backbone.weights_digest() != header.backbone_digest:
+            raise ModelFormatError(
+                f"was trained on other weights of {header.backbone} than those installed",
+                where=path,
+                mend="install the package versions named in its header, or train again",
+            )
+        head = RegionHead(config.head, extractor, len(header.classes), seed=config.seed)
+        try:
+            head.load_state_dict(
+                {k[5:]: torch.from_numpy(v).float() for k, v in _part(tensors, "head.").items()}
+            )
+            svms = LinearSvms(**_part(tensors, "svm.", strip=True))
+            found = _part(tensors, "box.", strip=True)
+            regressors = BoxRegressors(**found) if found else None
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ModelFormatError(
+                f"its arrays do not fit its config: {error}", where=path, mend="train again"
+            ) from error
+        head.eval().requires_grad_(False)
+        return cls(header.classes, config, extractor, head, svms, regressors)
+
+    def save(self, path: Path, *, description: str, provenance: dict[str, object]) -> None:
+        """Writes one model file; head weights are stored as float16, which halves it."""
+        tensors: dict[str, np.ndarray] = {}
+        for key, value in self.head.state_dict().items():
+            tensors[f"head.{key}"] = value.half().numpy()
+        for name in ("weights", "bias", "trained", "converged"):
+            tensors[f"svm.{name}"] = getattr(self.svms, name)
+        if self.regressors is not None:
+            for name in ("weights", "bias", "trained"):
+                tensors[f"box.{name}"] = getattr(self.regressors, name)
+        backbone = self.extractor.backbone
+        header = ModelHeader(
+            classes=self.classes,
+            config=to_dict(self.config),
+            backbone=backbone.name,
+            backbone_digest=backbone.weights_digest(),
+            description=description,
+            provenance=provenance,
+        )
+        save_model(path, header, tensors)
+
+    def detect(self, image: str | Path | ImageArray) -> Detections:
+        """The objects of one image, best first; scores are SVM margins, boxes in image pixels.
+
+        `image` is a file or an RGB array `uint8 (H, W, 3)`. Raises ImageError when a file cannot
+        be read or an array is of another type or shape.
+        """
+        pixels = _as_image(image)
+        maps = self.extractor(pixels)
+        return self.detect_regions(maps, self.propose(pixels))
+
+    def detect_regions(self, maps: FeatureMaps, boxes: FloatArray) -> Detections:
+        """The objects among given regions `(N, 4)` of an image whose maps are known."""
+        return self.detect_features(RegionFeatures(self.head, maps, boxes))
+
+    def detect_features(self, features: RegionFeatures) -> Detections:
+        """The objects among regions whose features are known."""
+        boxes = features.boxes
+        scores = self.svms.scores(features.layer(self.config.svm.layer))
+
+        def refine(regions: IntArray, labels: IntArray) -> FloatArray:
+            assert self.regressors is not None
+            layer = features.layer(self.config.regression.layer)
+            return self.regressors.refine(layer[regions], boxes[regions], labels)
+
+        known = refine if self.regressors is not None else None
+        return select(boxes, scores, self.classes, features.size, self.config.detection, known)
+
+    def detect_many(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Detections | SppdetError]]:
+        """Each file with its detections, or with the error that it gave; never stops early."""
+        for path in paths:
+            try:
+                yield path, self.detect(path)
+            except SppdetError as error:
+                yield path, error
+
+
+def _part(
+    tensors: dict[str, np.ndarray], prefix: str, *, strip: bool = False
+) -> dict[str, np.ndarray]:
+    start = len(prefix) if strip else 0
+    return {k[start:]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _as_image(image: str | Path | ImageArray) -> ImageArray:
+    if isinstance(image, (str, Path)):
+        return read_image(Path(image))
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ImageError(
+            f"an image array of type {image.dtype} and shape {image.shape}",
+            mend="give an RGB array uint8 (H, W, 3), or a file's path",
+        )
+    return image

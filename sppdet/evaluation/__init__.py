@@ -1,0 +1,1 @@
+"""VOC and COCO metrics, error analysis, proposal recall, and their reports."""

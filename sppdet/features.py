@@ -1,0 +1,136 @@
+"""One forward pass of the backbone: the feature maps of a whole image (paper sec. 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sppdet.backbones import Backbone, load_backbone
+from sppdet.backbones.geometry import Geometry
+from sppdet.errors import ConfigError
+from sppdet.types import ImageArray
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Which network sees the image, at which sizes, and what it hands on."""
+
+    # The convolutional network; see `sppdet.backbones.BACKBONES`.
+    backbone: str = "efficientnet_lite0"
+    # ImageNet weights; without them the network's weights are drawn from the seed.
+    pretrained: bool = True
+    # The network's maps that regions are pooled from; all must have one stride.
+    taps: tuple[str, ...] = ("bottleneck", "stage5")
+    # Short sides in pixels that the image is resized to; one forward pass each. The release uses
+    # 480, 576, 688, 874, 1200 or 688 alone.
+    scales: tuple[int, ...] = (600,)
+    # An image so long that its long side would exceed this many times the short side's target
+    # is resized less, which bounds time and memory (Fast R-CNN does the same).
+    max_elongation: float = 5 / 3
+    # How a region finds its scale among several: the release's rule or the paper's.
+    scale_rule: Literal["release", "paper"] = "release"
+    # How a region finds its cells: the release's rule or the one of the paper's appendix.
+    projection: Literal["release", "paper"] = "release"
+
+    def __post_init__(self) -> None:
+        if not self.taps or len(set(self.taps)) != len(self.taps):
+            raise ConfigError("features.taps must name different maps", mend="give at least one")
+        if not self.scales or min(self.scales) < 1:
+            raise ConfigError("features.scales must be positive", mend="give at least one")
+        if self.max_elongation < 1:
+            raise ConfigError("features.max_elongation is below 1", mend="give 1 or more")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScaledMap:
+    """The maps of an image at one scale.
+
+    Attributes:
+        map: `(h, w, C)`, float32 or float16; the channels of all taps, in order.
+        factor_x, factor_y: network-input pixels per image pixel.
+    """
+
+    map: Tensor
+    factor_x: float
+    factor_y: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureMaps:
+    """The conv maps of one image, one a scale.
+
+    Attributes:
+        scaled: in the order of `FeatureConfig.scales`.
+        width, height: of the image in pixels.
+    """
+
+    scaled: tuple[ScaledMap, ...]
+    width: int
+    height: int
+
+    def to(self, dtype: torch.dtype) -> FeatureMaps:
+        """The same maps with values of another type."""
+        return replace(
+            self, scaled=tuple(replace(one, map=one.map.to(dtype)) for one in self.scaled)
+        )
+
+
+class FeatureExtractor:
+    """Computes the feature maps of images with a frozen backbone.
+
+    Attributes:
+        config: what it was made with.
+        backbone: the network.
+        channels: of each tap, in the order of `config.taps`.
+        geometry: the one geometry that all taps share.
+    """
+
+    def __init__(self, config: FeatureConfig, *, seed: int = 0, device: str = "cpu") -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.backbone: Backbone = load_backbone(config.backbone, config.pretrained, seed=seed)
+        self.backbone.to(self.device)
+        unknown = [tap for tap in config.taps if tap not in self.backbone.channels]
+        if unknown:
+            raise ConfigError(
+                f"{config.backbone} has no map {unknown[0]!r}",
+                mend=f"features.taps may name {', '.join(self.backbone.channels)}",
+            )
+        self.channels: Mapping[str, int] = {t: self.backbone.channels[t] for t in config.taps}
+        geometries = {self.backbone.geometries[tap] for tap in config.taps}
+        if len({geometry.stride for geometry in geometries}) > 1:
+            raise ConfigError(
+                f"the maps {', '.join(config.taps)} have different strides",
+                mend="choose features.taps of one stride",
+            )
+        # Taps of one stride may be centred apart; the deepest one's geometry serves all.
+        self.geometry: Geometry = self.backbone.geometries[config.taps[0]]
+
+    def digest(self) -> str:
+        """What the maps depend on besides the image, as text: the config and the weights."""
+        return f"{self.config!r} {self.backbone.weights_digest()}"
+
+    def short_side(self, width: int, height: int, scale: int) -> int:
+        """The short side in pixels to resize to: `scale`, or less for a very long image."""
+        longest = scale * self.config.max_elongation
+        side = min(float(scale), longest * min(width, height) / max(width, height))
+        return max(1, int(np.floor(side + 0.5)))
+
+    @torch.inference_mode()
+    def __call__(self, image: ImageArray) -> FeatureMaps:
+        """The maps of an RGB image `uint8 (H, W, 3)`, float32, at every scale."""
+        height, width = image.shape[:2]
+        scaled = []
+        for scale in self.config.scales:
+            side = self.short_side(width, height, scale)
+            x, factor_x, factor_y = self.backbone.preprocess(image, side)
+            found = self.backbone(x.to(self.device), self.config.taps)
+            maps = [found[tap][0].permute(1, 2, 0) for tap in self.config.taps]
+            joined = maps[0] if len(maps) == 1 else torch.cat(maps, dim=2)
+            scaled.append(ScaledMap(joined.contiguous().cpu(), factor_x, factor_y))
+        return FeatureMaps(tuple(scaled), width, height)

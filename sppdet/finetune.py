@@ -1,0 +1,236 @@
+"""Fine-tuning of the fully connected layers on frozen conv maps (paper sec. 4.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sppdet.errors import ConfigError, TrainingError
+from sppdet.features import FeatureMaps
+from sppdet.head import RegionHead
+from sppdet.sampling import Candidates, RegionBatch, sample_regions
+
+# Offsets are divided by these, their rough standard deviations (Fast R-CNN normalises them too).
+OFFSET_SCALE = (0.1, 0.1, 0.2, 0.2)
+
+# Share of the mean deviation that is added to every pooled value's own.
+FLAT_SHARE = 0.1
+
+LoadImage = Callable[[int], tuple[FeatureMaps, Candidates]]
+
+
+@dataclass(frozen=True)
+class FineTuneConfig:
+    """How the fully connected layers are trained.
+
+    The release takes 200,000 plain SGD steps on a GPU; the defaults here reach their best in the
+    few thousand steps that a CPU has time for.
+    """
+
+    # Optimisation steps; 0 leaves the layers as they were initialised.
+    steps: int = 4000
+    # Images a step, and regions taken from each (release: 128 regions in all).
+    images: int = 2
+    regions: int = 64
+    # Share of regions that are objects.
+    foreground: float = 0.25
+    # A region is an object from this IoU on, and background in the half-open interval below.
+    foreground_iou: float = 0.5
+    background_low: float = 0.1
+    background_high: float = 0.5
+    # Chance that an image's regions are pooled mirrored.
+    flip: float = 0.5
+    # Peak learning rate of AdamW; it rises linearly for the warm-up share of the steps, then
+    # falls to 0 along a cosine.
+    learning_rate: float = 5e-4
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    # Weight of the box loss beside the classification loss; 0 trains classification alone, as
+    # the release does.
+    box_loss: float = 1.0
+    # Steps between two saves of the training state.
+    save_every: int = 500
+
+    def __post_init__(self) -> None:
+        if min(self.images, self.regions, self.save_every) < 1 or self.steps < 0:
+            raise ConfigError("finetune counts must be positive")
+        if not 0 <= self.background_low < self.background_high <= 1:
+            raise ConfigError("finetune.background_low must lie below finetune.background_high")
+        if not 0 < self.foreground_iou <= 1 or not 0 <= self.foreground <= 1:
+            raise ConfigError("finetune.foreground and foreground_iou are shares: 0 to 1")
+
+
+class Losses(NamedTuple):
+    """Losses of one step, and the share of foreground regions classified right."""
+
+    total: float
+    classification: float
+    box: float
+    foreground_accuracy: float
+
+
+def learning_rate(config: FineTuneConfig, step: int) -> float:
+    """The learning rate of a step: linear warm-up, then a cosine down to 0."""
+    warm = max(1, round(config.warmup * config.steps))
+    if step < warm:
+        return config.learning_rate * (step + 1) / warm
+    progress = (step - warm) / max(1, config.steps - warm)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def images_of_step(config: FineTuneConfig, n_images: int, step: int, seed: int) -> list[int]:
+    """The images of a step: each epoch goes through all of them once, in a seeded order.
+
+    A function of the step alone, so that resumed training goes on with the same images.
+    """
+    out = []
+    for position in range(step * config.images, (step + 1) * config.images):
+        epoch, place = divmod(position, n_images)
+        out.append(int(np.random.default_rng([seed, 1, epoch]).permutation(n_images)[place]))
+    return out
+
+
+class FineTuner:
+    """Trains a head step by step; its state after n steps is a function of data, config and seed.
+
+    While it trains, every pooled value is brought to zero mean and unit deviation: pyramid bins
+    and averaged channels differ in size a hundredfold, and without this the large ones alone are
+    learned from for thousands of steps. `finish` folds it into fc6, so that the head alone gives
+    the same outputs.
+
+    Attributes:
+        step: steps done.
+    """
+
+    def __init__(self, head: RegionHead, config: FineTuneConfig, seed: int) -> None:
+        self.head, self.config, self.seed, self.step = head, config, seed, 0
+        self.input_mean, self.input_scale = torch.zeros(head.dim), torch.ones(head.dim)
+        self.optimizer = torch.optim.AdamW(
+            head.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+
+    @torch.no_grad()
+    def measure_inputs(self, images: Iterable[tuple[FeatureMaps, Candidates]]) -> None:
+        """Sets the mean and scale of the pooled values from sampled regions of these images."""
+        pooled = []
+        for number, (maps, found) in enumerate(images):
+            batch = self._sample(found, np.random.default_rng([self.seed, 4, number]))
+            pooled.append(self.head.pool(maps, batch.boxes))
+        values = torch.cat(pooled)
+        deviation = values.std(dim=0, correction=0)
+        # A value that hardly varies must not be blown up: a tenth of the typical size is added.
+        floor = FLAT_SHARE * float(deviation.mean()) + torch.finfo(torch.float32).tiny
+        self.input_mean, self.input_scale = values.mean(dim=0), 1 / (deviation + floor)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Folds the normalisation of the inputs into fc6; no step may follow."""
+        fc6 = self.head.fc6
+        fc6.weight.mul_(self.input_scale)
+        fc6.bias.sub_(fc6.weight @ self.input_mean)
+        self.input_mean, self.input_scale = torch.zeros(fc6.in_features), torch.ones(1)
+
+    def _sample(self, found: Candidates, rng: np.random.Generator) -> RegionBatch:
+        config = self.config
+        return sample_regions(
+            found,
+            config.regions,
+            rng,
+            foreground=config.foreground,
+            foreground_iou=config.foreground_iou,
+            background_iou=(config.background_low, config.background_high),
+        )
+
+    def run_step(self, n_images: int, load: LoadImage) -> Losses:
+        """Takes one step on the images that `images_of_step` names and `load` gives.
+
+        Raises TrainingError when the loss is not finite; the weights are then those of the step
+        before.
+        """
+        config = self.config
+        # Every random choice of a step follows from the seed and its number: nothing to save.
+        rng = np.random.default_rng([self.seed, 2, self.step])
+        torch.manual_seed(int(rng.integers(2**62)))
+        self.head.train()
+        pooled, batches = [], []
+        for image in images_of_step(config, n_images, self.step, self.seed):
+            maps, found = load(image)
+            batch = self._sample(found, rng)
+            flip = bool(rng.random() < config.flip)
+            pooled.append(self.head.pool(maps, batch.boxes, flip=flip))
+            batches.append(_mirrored(batch) if flip else batch)
+        total, losses = self._loss(torch.cat(pooled), batches)
+        if not math.isfinite(losses.total):
+            raise TrainingError(
+                f"the loss is not finite at step {self.step}",
+                mend="lower finetune.learning_rate",
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.step += 1
+        return losses
+
+    def _loss(self, pooled: Tensor, batches: list[RegionBatch]) -> tuple[Tensor, Losses]:
+        labels = torch.from_numpy(np.concatenate([batch.labels for batch in batches]))
+        targets = torch.from_numpy(np.concatenate([batch.targets for batch in batches]))
+        output = self.head((pooled - self.input_mean) * self.input_scale)
+        classification = F.cross_entropy(output.logits, labels)
+        objects = torch.nonzero(labels > 0)[:, 0]
+        box, accuracy = torch.zeros(()), 1.0
+        if len(objects):
+            mine = labels[objects]
+            goal = targets[objects] / torch.tensor(OFFSET_SCALE)
+            offsets = output.offsets[objects, mine - 1]
+            # Divided by all regions, as Fast R-CNN does, so that both losses keep their balance.
+            box = F.smooth_l1_loss(offsets, goal, reduction="sum") / len(labels)
+            right = output.logits[objects].argmax(dim=1) == mine
+            accuracy = float(right.float().mean())
+        total = classification + self.config.box_loss * box
+        losses = torch.stack([total, classification, box]).tolist()
+        return total, Losses(losses[0], losses[1], losses[2], accuracy)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a later `load_state` needs to go on bit for bit: weights, moments, step."""
+        tensors = {f"head.{key}": value for key, value in self.head.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            for key, value in moments.items():
+                tensors[f"optimizer.{index}.{key}"] = value
+        tensors["input_mean"], tensors["input_scale"] = self.input_mean, self.input_scale
+        tensors["step"] = torch.tensor(self.step)
+        return tensors
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Takes up where the `state` of a tuner of the same config, seed and data was taken."""
+        prefix = "head."
+        head = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        self.head.load_state_dict(head)
+        whole = self.optimizer.state_dict()
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".")
+                moments.setdefault(int(index), {})[name] = value
+        whole["state"] = moments
+        self.optimizer.load_state_dict(whole)
+        self.input_mean, self.input_scale = tensors["input_mean"], tensors["input_scale"]
+        self.step = int(tensors["step"])
+
+
+def _mirrored(batch: RegionBatch) -> RegionBatch:
+    """The batch of the mirrored image, seen from its pooled vectors: dx changes sign."""
+    return RegionBatch(
+        batch.boxes, batch.labels, batch.targets * np.array([-1, 1, 1, 1], np.float32)
+    )

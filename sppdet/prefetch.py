@@ -1,0 +1,26 @@
+"""Reading ahead: the disk works while the processor does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Images read ahead of the one being worked on.
+AHEAD = 4
+
+
+def ahead(items: Iterable[T], load: Callable[[T], R]) -> Iterator[tuple[T, R]]:
+    """Each item with what `load` gives for it, loaded a few items ahead on another thread."""
+    waiting: list[tuple[T, Future[R]]] = []
+    with ThreadPoolExecutor(1) as pool:
+        for item in items:
+            waiting.append((item, pool.submit(load, item)))
+            if len(waiting) > AHEAD:
+                first, future = waiting.pop(0)
+                yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()

@@ -1,0 +1,252 @@
+"""Compiled loops of region pooling. Maps are `(h, w, C)` contiguous, so channels run innermost.
+
+All kernels release the GIL and write only to their own rows (forward) or channels (backward), so
+that threads can share a call and the result does not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from sppdet.types import IntArray
+
+Floats = NDArray[np.floating[Any]]
+Kernel = TypeVar("Kernel", bound=Callable[..., None])
+
+# Columns moved together when bins are turned into channel-major order: one cache line of float32.
+LINE = 16
+
+
+def compiled(function: Kernel) -> Kernel:
+    """`function` compiled on first call; the machine code is cached on disk where that can be."""
+    try:
+        return cast(Kernel, njit(nogil=True, cache=True)(function))
+    except RuntimeError:  # neither the package's folder nor the user's cache is writable
+        return cast(Kernel, njit(nogil=True)(function))
+
+
+@compiled
+def larger(out: Floats, a: Floats, b: Floats) -> None:
+    """`out = max(a, b)`."""
+    for c in range(out.size):
+        out[c] = a[c] if a[c] > b[c] else b[c]
+
+
+@compiled
+def largest(out: Floats, a: Floats, b: Floats) -> None:
+    """`out = max(out, a, b)`."""
+    for c in range(out.size):
+        m = a[c] if a[c] > b[c] else b[c]
+        out[c] = m if m > out[c] else out[c]
+
+
+@compiled
+def fill_tile_maxima(tables: Floats) -> None:
+    """From the map in `tables[0, 0]`, `tables[i, j, y, x]`: the maximum of 2^i x 2^j cells.
+
+    The tile's top left cell is (y, x); cells whose tile would leave the map stay unset.
+    """
+    down, right, height, width, channels = tables.shape
+    for i in range(down):
+        if i > 0:
+            half = 1 << (i - 1)
+            for y in range(height - 2 * half + 1):
+                below = tables[i - 1, 0, y + half].ravel()
+                larger(tables[i, 0, y].ravel(), tables[i - 1, 0, y].ravel(), below)
+        for j in range(1, right):
+            half = 1 << (j - 1)
+            count = max(0, width - 2 * half + 1) * channels
+            shift = half * channels
+            for y in range(height - (1 << i) + 1):
+                row = tables[i, j - 1, y].ravel()
+                larger(tables[i, j, y].ravel()[:count], row[:count], row[shift : shift + count])
+
+
+@compiled
+def fill_integral(feature_map: Floats, integral: Floats) -> None:
+    """`integral[y, x]` (float64): the sum of the cells above `y` and left of `x`."""
+    height, width, channels = feature_map.shape
+    integral[0] = 0.0
+    for y in range(height):
+        integral[y + 1, 0] = 0.0
+        line = np.zeros(channels)
+        for x in range(width):
+            cell, above, out = feature_map[y, x], integral[y, x + 1], integral[y + 1, x + 1]
+            for c in range(channels):
+                line[c] += cell[c]
+                out[c] = above[c] + line[c]
+
+
+@compiled
+def max_bins(tables: Floats, window: IntArray, level: int, bins: Floats) -> None:
+    """The maxima of one window's `level` x `level` bins, each covered by tiles of `tables`."""
+    down, right = tables.shape[0] - 1, tables.shape[1] - 1
+    x1, y1, x2, y2 = window
+    height, width = y2 - y1, x2 - x1
+    for i in range(level):
+        top, bottom = y1 + i * height // level, y1 + ((i + 1) * height + level - 1) // level
+        tall = 0
+        while tall < down and (2 << tall) <= bottom - top:
+            tall += 1
+        for j in range(level):
+            left, end = x1 + j * width // level, x1 + ((j + 1) * width + level - 1) // level
+            wide = 0
+            while wide < right and (2 << wide) <= end - left:
+                wide += 1
+            table, out = tables[tall, wide], bins[i * level + j]
+            last_y, last_x, step = bottom - (1 << tall), end - (1 << wide), 1 << wide
+            first = True
+            for y in range(top, bottom, 1 << tall):
+                row = table[min(y, last_y)]
+                for x in range(left, end, 2 * step):
+                    a, b = row[min(x, last_x)], row[min(x + step, last_x)]
+                    if first:
+                        larger(out, a, b)
+                    else:
+                        largest(out, a, b)
+                    first = False
+
+
+@compiled
+def merge_bins(fine: Floats, level: int, bins: Floats) -> None:
+    """The maxima of `level` x `level` bins from those of a finer level that `level` divides."""
+    side = round(np.sqrt(len(fine)))
+    times = side // level
+    for i in range(level):
+        for j in range(level):
+            out = bins[i * level + j]
+            for y in range(i * times, (i + 1) * times):
+                for x in range(j * times, (j + 1) * times):
+                    cell = fine[y * side + x]
+                    if y == i * times and x == j * times:
+                        larger(out, cell, cell)
+                    else:
+                        largest(out, cell, cell)
+
+
+@compiled
+def mean_bins(integral: Floats, window: IntArray, level: int, bins: Floats) -> None:
+    """The means of one window's bins, from the map's float64 integral `(h + 1, w + 1, C)`."""
+    x1, y1, x2, y2 = window
+    height, width = y2 - y1, x2 - x1
+    for i in range(level):
+        top, bottom = y1 + i * height // level, y1 + ((i + 1) * height + level - 1) // level
+        for j in range(level):
+            left, end = x1 + j * width // level, x1 + ((j + 1) * width + level - 1) // level
+            share = 1.0 / ((bottom - top) * (end - left))
+            a, b = integral[top, left], integral[top, end]
+            c, d = integral[bottom, left], integral[bottom, end]
+            out = bins[i * level + j]
+            for k in range(out.size):
+                out[k] = ((d[k] - c[k]) - (b[k] - a[k])) * share
+
+
+@compiled
+def write_channel_major(bins: Floats, out: Floats) -> None:
+    """`out[c * len(bins) + bin] = bins[bin, c]`, a cache line of channels at a time."""
+    count, channels = bins.shape
+    for begin in range(0, channels, LINE):
+        for index in range(count):
+            some = bins[index, begin : begin + LINE]
+            for c in range(some.size):
+                out[(begin + c) * count + index] = some[c]
+
+
+@compiled
+def pool_max(
+    tables: Floats, windows: IntArray, levels: IntArray, sources: IntArray, out: Floats
+) -> None:
+    """Max-pool `windows` into the rows of `out`.
+
+    `levels` run from fine to coarse; `sources[k]` is the position of the level that level `k` is
+    merged from, or -1 where it is pooled from the map; row `k` of `levels` holds the level and
+    the number of bins of all levels before it in the output's order.
+    """
+    channels = tables.shape[4]
+    finest = levels[0, 0]
+    # A little more than the channels a row, or rows fall into the same few cache sets.
+    scratch = np.empty((len(levels), finest * finest, channels + LINE), tables.dtype)
+    for r in range(len(windows)):
+        for k in range(len(levels)):
+            level, before = levels[k]
+            bins = scratch[k, : level * level, :channels]
+            if sources[k] < 0:
+                max_bins(tables, windows[r], level, bins)
+            else:
+                source = sources[k]
+                side = levels[source, 0]
+                merge_bins(scratch[source, : side * side, :channels], level, bins)
+            begin = before * channels
+            write_channel_major(bins, out[r, begin : begin + level * level * channels])
+
+
+@compiled
+def pool_mean(integral: Floats, windows: IntArray, levels: IntArray, out: Floats) -> None:
+    """Average-pool `windows` into the rows of `out`; `levels` as in `pool_max`."""
+    channels = integral.shape[2]
+    finest = levels[0, 0]
+    scratch = np.empty((finest * finest, channels + LINE), out.dtype)
+    for r in range(len(windows)):
+        for k in range(len(levels)):
+            level, before = levels[k]
+            bins = scratch[: level * level, :channels]
+            mean_bins(integral, windows[r], level, bins)
+            begin = before * channels
+            write_channel_major(bins, out[r, begin : begin + level * level * channels])
+
+
+@compiled
+def scatter_max(
+    grad: Floats, feature_map: Floats, windows: IntArray, levels: IntArray, out: Floats
+) -> None:
+    """Add each bin's gradient to `out (h, w, C)` at the bin's first maximum in reading order.
+
+    `grad` is `(N, bins, C)`. `feature_map`, `grad` and `out` may be a range of channels.
+    """
+    channels = feature_map.shape[2]
+    best = np.empty(channels, feature_map.dtype)
+    where_y, where_x = np.empty(channels, np.int32), np.empty(channels, np.int32)
+    for r in range(len(windows)):
+        x1, y1, x2, y2 = windows[r]
+        height, width = y2 - y1, x2 - x1
+        for k in range(len(levels)):
+            level, before = levels[k]
+            for index in range(level * level):
+                i, j = index // level, index % level
+                top, bottom = y1 + i * height // level, y1 + ((i + 1) * height + level - 1) // level
+                left, end = x1 + j * width // level, x1 + ((j + 1) * width + level - 1) // level
+                best[:] = feature_map[top, left]
+                where_y[:], where_x[:] = top, left
+                for y in range(top, bottom):
+                    for x in range(left, end):
+                        cell = feature_map[y, x]
+                        for c in range(channels):
+                            if cell[c] > best[c]:
+                                best[c], where_y[c], where_x[c] = cell[c], y, x
+                for c in range(channels):
+                    out[where_y[c], where_x[c], c] += grad[r, before + index, c]
+
+
+@compiled
+def scatter_mean(grad: Floats, windows: IntArray, levels: IntArray, out: Floats) -> None:
+    """Add each bin's gradient, shared among its cells, to `out (h, w, C)`; as `scatter_max`."""
+    channels = out.shape[2]
+    for r in range(len(windows)):
+        x1, y1, x2, y2 = windows[r]
+        height, width = y2 - y1, x2 - x1
+        for k in range(len(levels)):
+            level, before = levels[k]
+            for index in range(level * level):
+                i, j = index // level, index % level
+                top, bottom = y1 + i * height // level, y1 + ((i + 1) * height + level - 1) // level
+                left, end = x1 + j * width // level, x1 + ((j + 1) * width + level - 1) // level
+                share = 1.0 / ((bottom - top) * (end - left))
+                for y in range(top, bottom):
+                    for x in range(left, end):
+                        for c in range(channels):
+                            out[y, x, c] += share * grad[r, before + index, c]

@@ -1,0 +1,153 @@
+"""The whole training, stage after stage, each skipped when its inputs have not changed."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+from sppdet.config import Config, to_dict
+from sppdet.detector import Detector
+from sppdet.errors import SppdetError, TrainingError
+from sppdet.features import FeatureExtractor
+from sppdet.files import atomic_write_json, config_digest, sha256
+from sppdet.images import read_image, read_sample
+from sppdet.mapstore import MapStore
+from sppdet.progress import Progress
+from sppdet.proposals import make_proposer, warm_up
+from sppdet.proposals.cache import attempt_all
+from sppdet.training.data import TrainingData, refuse
+from sppdet.training.stages import fine_tuned_head, mined_svms, ridge_regressors
+from sppdet.training.store import StageStore
+from sppdet.types import Dataset, Sample
+
+MODEL_FILE = "model.safetensors"
+LOG_FILE = "train.json"
+
+
+def train(
+    config: Config,
+    dataset: Dataset,
+    run_dir: Path,
+    *,
+    progress: Progress,
+    device: str = "cpu",
+    cache_dir: Path | None = None,
+    description: str = "",
+) -> Path:
+    """The path of the trained model file, `run_dir / "model.safetensors"`.
+
+    Stages whose inputs are unchanged are not run again, and an interrupted one goes on where it
+    was last saved; either way the model is the same, byte for byte, as from one unbroken run on
+    the same machine.
+
+    Args:
+        config: all settings.
+        dataset: the training images.
+        run_dir: the stages' results; made if missing.
+        progress: is told how far each stage is.
+        device: where the backbone runs.
+        cache_dir: proposals and conv maps, which runs may share; `run_dir / "cache"` by default.
+        description: one line about the model, kept in its file.
+
+    Raises TrainingError when images cannot be read, no class has an object, or the loss is not
+    finite.
+    """
+    if not any(len(sample.labels) for sample in dataset):
+        raise TrainingError(f"{dataset.name} has no objects", mend="check the annotations")
+    cache = cache_dir if cache_dir is not None else run_dir / "cache"
+    extractor = FeatureExtractor(config.features, seed=config.seed, device=device)
+    clock = _Clock()
+    data = prepare(config, dataset, cache, extractor, progress, clock)
+    store = StageStore(run_dir)
+    key = sha256(data.key(), extractor.digest(), config_digest(to_dict(config.head)))
+    key = sha256(key, config_digest(to_dict(config.finetune)), str(config.seed))
+    head = fine_tuned_head(config, data, extractor, store, key, progress)
+    clock.mark("fine-tuning")
+    svms = mined_svms(config, data, head, store, key, progress)
+    clock.mark("SVMs")
+    regressors = ridge_regressors(config, data, head, store, key, progress)
+    clock.mark("box regressors")
+    detector = Detector(dataset.classes, config, extractor, head, svms, regressors)
+    path = run_dir / MODEL_FILE
+    detector.save(path, description=description, provenance=_provenance(config, dataset))
+    atomic_write_json(run_dir / LOG_FILE, {"seconds": clock.seconds, "config": to_dict(config)})
+    return path
+
+
+def prepare(
+    config: Config,
+    dataset: Dataset,
+    cache: Path,
+    extractor: FeatureExtractor,
+    progress: Progress,
+    clock: _Clock | None = None,
+) -> TrainingData:
+    """The data set with its proposals and conv maps, computed or found in the cache.
+
+    Raises TrainingError naming the images that cannot be read.
+    """
+    clock = clock or _Clock()
+    samples = list(dataset)
+    digests, errors = _digests(samples)
+    refuse(errors)
+    proposals = []
+    warm_up(announce=progress.say)
+    paths = [sample.path for sample in samples]
+    sources = attempt_all(
+        paths, read_image, make_proposer(config.proposals), cache / "proposals"
+    )
+    with progress.task("proposals", len(samples)) as advance:
+        for _, found in sources:
+            if isinstance(found, SppdetError):
+                errors.append(found)
+            else:
+                proposals.append(found)
+            advance(1)
+    refuse(errors)
+    clock.mark("proposals")
+    maps = MapStore(cache / "maps", extractor)
+    with progress.task("conv maps", len(samples)) as advance:
+        for sample, digest in zip(samples, digests, strict=True):
+            if not maps.has(digest):
+                maps.compute(digest, read_sample(sample))
+            advance(1)
+    clock.mark("conv maps")
+    return TrainingData(dataset, tuple(digests), tuple(proposals), maps)
+
+
+def _digests(samples: list[Sample]) -> tuple[list[str], list[SppdetError]]:
+    def digest(sample: Sample) -> str | SppdetError:
+        try:
+            return sha256(sample.path.read_bytes())
+        except OSError as error:
+            return SppdetError(f"cannot be read: {error.strerror}", where=sample.path)
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(digest, samples))
+    return [d for d in found if isinstance(d, str)], [d for d in found if not isinstance(d, str)]
+
+
+def _provenance(config: Config, dataset: Dataset) -> dict[str, object]:
+    return {
+        "dataset": dataset.name,
+        "images": len(dataset),
+        "objects": sum(len(sample.labels) for sample in dataset),
+        "seed": config.seed,
+        "sppdet": version("sppdet"),
+        "torch": version("torch"),
+    }
+
+
+class _Clock:
+    """Wall-clock seconds of each stage, for the log beside the model (never in it)."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def mark(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = round(now - self._last, 1)
+        self._last = now

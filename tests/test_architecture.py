@@ -1,0 +1,224 @@
+"""The rules that no single module can keep: one way of imports, nothing unpickled, no machine."""
+
+from __future__ import annotations
+
+import ast
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "sppdet"
+
+# From the bottom up. A unit imports from lines below its own only, and from itself.
+LAYERS = (
+    ("errors", "types", "boxes"),
+    ("files", "progress", "images"),
+    ("settings", "visualise", "datasets"),
+    ("proposals", "backbones", "hinge", "ridge", "spp_kernels"),
+    ("projection", "spp", "mining_cache", "svm", "regression", "detection"),
+    ("features", "sampling", "mining", "evaluation"),
+    ("head",),
+    ("finetune",),
+    ("config",),
+    ("modelfile",),
+    ("detector",),
+    ("training",),
+    ("cli",),
+)
+RANK = {unit: rank for rank, line in enumerate(LAYERS) for unit in line}
+# Evaluation judges detections from anywhere: it knows nothing of how they came about.
+ALLOWED = {"evaluation": {"errors", "types", "boxes", "files", "datasets"}}
+
+UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}
+MACHINE = re.compile(
+    r"/(?:work|root|opt|tmp)/[a-z]|/home/\w|/Users/\w|[A-Z]:\\\\Users|pythonhosted|pypi\.(?:org|python)"
+)
+MAX_LINES = 350
+
+
+def _sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def _module(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {_module(path): path for path in _sources("sppdet")}
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """Our own modules that a file imports anywhere, also inside functions."""
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            base = node.module or ""
+            for alias in node.names:
+                name = f"{base}.{alias.name}"
+                yield name if name in MODULES else base
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def _ours(path: Path) -> set[str]:
+    return {name for name in _imported(path) if name.split(".")[0] == "sppdet"}
+
+
+def _unit(module: str) -> str:
+    return module.partition(".")[2].partition(".")[0]
+
+
+def test_the_rules_see_the_package() -> None:
+    assert len(MODULES) > 30
+    assert "sppdet.boxes" in _ours(PACKAGE / "regression.py")
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_go_downwards(module: str) -> None:
+    unit = _unit(module)
+    if not unit:
+        return
+    assert unit in RANK, f"{module}: give it a place in LAYERS"
+    for other in _ours(MODULES[module]):
+        target = _unit(other)
+        if target == unit or not target:
+            continue
+        assert RANK[target] < RANK[unit], f"{module} imports {other}, which is not below it"
+        assert target in ALLOWED.get(unit, RANK), f"{module} may not know {other}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {name: _ours(path) & MODULES.keys() for name, path in MODULES.items()}
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join((*way, name))
+        if name not in done:
+            for other in sorted(graph[name] - {name}):
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in sorted(graph):
+        visit(name, ())
+
+
+def _called(node: ast.Call) -> tuple[str, str]:
+    """What is called, as (owner, name): `np.load` is ("np", "load"), `eval` is ("", "eval")."""
+    if isinstance(node.func, ast.Name):
+        return "", node.func.id
+    if isinstance(node.func, ast.Attribute):
+        return ast.unparse(node.func.value), node.func.attr
+    return "", ""
+
+
+def _keyword(node: ast.Call, name: str) -> object:
+    for keyword in node.keywords:
+        if keyword.arg == name and isinstance(keyword.value, ast.Constant):
+            return keyword.value.value
+    return None
+
+
+def _unsafe(tree: ast.Module) -> Iterator[str]:
+    """Every way in which code in a data file could come to run."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+            )
+            yield from (f"imports {n}" for n in names if n.split(".")[0] in UNSAFE_MODULES)
+        if not isinstance(node, ast.Call):
+            continue
+        owner, name = _called(node)
+        if owner in ("", "builtins") and name in ("eval", "exec", "__import__"):
+            yield f"calls {name}"
+        named = {keyword.arg for keyword in node.keywords}
+        if "allow_pickle" in named and _keyword(node, "allow_pickle") is not False:
+            yield "allows pickles"
+        if owner == "torch" and name == "load" and _keyword(node, "weights_only") is not True:
+            yield "torch.load without weights_only=True"
+        if name in ("read_pickle", "loads_pickle"):
+            yield f"calls {name}"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from joblib import load",
+        "def f():\n    import yaml",
+        "eval('1')",
+        "builtins.exec('1')",
+        "np.load(p, allow_pickle=True)",
+        "np.load(p, allow_pickle=flag)",
+        "torch.load(p)",
+        "torch.load(p, weights_only=False)",
+    ],
+)
+def test_unsafe_code_would_be_seen(code: str) -> None:
+    assert list(_unsafe(ast.parse(code)))
+
+
+def test_nothing_is_unpickled_or_evaluated() -> None:
+    safe = "model.eval()\nnp.load(p, allow_pickle=False)\ntorch.load(p, weights_only=True)"
+    assert not list(_unsafe(ast.parse(safe)))
+    found = [
+        f"{path.relative_to(ROOT)}: {problem}"
+        for path in _sources("sppdet", "scripts")
+        for problem in _unsafe(_tree(path))
+    ]
+    assert not found
+
+
+def test_modules_stay_short() -> None:
+    long = {
+        str(path.relative_to(ROOT)): count
+        for path in _sources("sppdet", "scripts")
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
+    }
+    assert not long
+
+
+def _tracked() -> list[Path]:
+    """The project's own files, those not yet committed included."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    try:
+        out = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in out.decode().split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def test_no_file_names_a_machine() -> None:
+    found = []
+    for path in _tracked():
+        data = path.read_bytes()
+        if b"\0" in data or path == Path(__file__):
+            continue
+        for number, line in enumerate(data.decode("utf-8").splitlines(), 1):
+            inside = path.relative_to(ROOT).parts[0]
+            outside = "../shared" in line and inside not in ("tests", "benchmarks")
+            if MACHINE.search(line) or outside:
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}")
+    assert not found, "\n".join(found)
+
+
+def test_tests_cannot_reach_the_network() -> None:
+    with pytest.raises(RuntimeError, match="network"):
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
+    with pytest.raises(RuntimeError, match="network"):
+        socket.create_connection(("example.invalid", 80), timeout=1)

@@ -1,0 +1,464 @@
+"""The model file: what was saved comes back, and nothing else ever does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import struct
+import sys
+import tracemalloc
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from sppdet import modelfile
+from sppdet.errors import ModelFormatError
+from sppdet.modelfile import (
+    FORMAT_VERSION,
+    ModelHeader,
+    Tensors,
+    list_models,
+    load_model,
+    resolve_model,
+    save_model,
+)
+
+HEADER = ModelHeader(
+    classes=("cat", "dög", 'a "quoted"\nname'),
+    config={"svm": {"c": 0.001, "layer": "fc7"}, "features": {"scales": [600]}, "none": None},
+    backbone="efficientnet_lite0",
+    backbone_digest="0" * 64,
+    description="a small one",
+    provenance={"images": 3, "mAP": 0.5, "data": ["VOC2007 train"]},
+)
+TENSORS: Tensors = {
+    "head.fc6": np.arange(6, dtype=np.float16).reshape(2, 3) / 3,
+    "svm.trained": np.array([True, False]),
+    "svm.bias": np.array([-0.0, 1e-40], np.float32),
+    "step": np.array(7, np.int64),
+    "nothing": np.zeros((0, 4), np.float32),
+}
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+json_objects = st.dictionaries(st.text(), json_values, max_size=3)
+headers = st.builds(
+    ModelHeader,
+    classes=st.lists(st.text(), max_size=4).map(tuple),
+    config=json_objects,
+    backbone=st.text(),
+    backbone_digest=st.text(),
+    description=st.text(),
+    provenance=json_objects,
+)
+arrays = hnp.arrays(
+    dtype=st.sampled_from(["<f2", "<f4", ">f4", "<f8", "<i8", ">i4", "u1", "?"]),
+    shape=hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+    elements=None,
+).filter(lambda a: a.dtype.kind != "f" or bool(np.isfinite(a).all()))
+names = st.text(st.characters(codec="utf-8"), max_size=8).filter(lambda n: n != "__metadata__")
+
+
+def same(a: Mapping[str, NDArray[Any]], b: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether two sets of tensors agree in names, dtypes, shapes and bits."""
+    return a.keys() == b.keys() and all(
+        a[k].dtype == b[k].dtype.newbyteorder("<")
+        and a[k].shape == b[k].shape
+        and a[k].tobytes() == b[k].astype(a[k].dtype).tobytes()
+        for k in a
+    )
+
+
+def written(path: Path, metadata: Mapping[str, str] | None, tensors: Tensors = TENSORS) -> Path:
+    """A file as another program might write it: well-formed safetensors, any metadata."""
+    path.write_bytes(safetensors.numpy.save(tensors, metadata=metadata and dict(metadata)))
+    return path
+
+
+def entry_of(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    out: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["sppdet"])
+    return out
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    save_model(path, HEADER, TENSORS)
+    return path
+
+
+def test_a_model_without_tensors_or_classes(tmp_path: Path) -> None:
+    header = ModelHeader((), {}, "", "", "", {})
+    save_model(tmp_path / "m", header, {})
+    assert load_model(tmp_path / "m") == (header, {})
+
+
+@settings(max_examples=100, deadline=None)
+@given(header=headers, tensors=st.dictionaries(names, arrays, max_size=4))
+def test_what_is_saved_is_loaded(
+    tmp_path_factory: pytest.TempPathFactory, header: ModelHeader, tensors: Tensors
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "round.safetensors"
+    save_model(path, header, tensors)
+    found, loaded = load_model(path)
+    assert found == header
+    assert same(loaded, tensors)
+
+
+def test_stored_dtypes_come_back(model: Path) -> None:
+    _, loaded = load_model(model)
+    assert same(loaded, TENSORS)
+    assert loaded["head.fc6"].dtype == np.float16
+    assert np.signbit(loaded["svm.bias"][0])
+    loaded["head.fc6"][:] = 0  # torch.from_numpy wants it writable
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        np.arange(12, dtype=np.float32).reshape(3, 4).T,
+        np.asfortranarray(np.arange(12, dtype=np.float32).reshape(3, 4)),
+        np.arange(12, dtype=np.float32)[::-2],
+        np.broadcast_to(np.float32(3), (2, 5)),
+        np.arange(24, dtype=np.float16).reshape(2, 3, 4)[:, 1:, ::2],
+    ],
+)
+def test_views_are_stored_by_their_values(tmp_path: Path, view: NDArray[Any]) -> None:
+    save_model(tmp_path / "m", HEADER, {"view": view})
+    np.testing.assert_array_equal(load_model(tmp_path / "m")[1]["view"], view)
+
+
+def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
+    backwards = dict(reversed(TENSORS.items()))
+    header = replace(HEADER, config=dict(reversed(HEADER.config.items())))
+    digests = set()
+    for tensors, head in ((TENSORS, HEADER), (backwards, header), (TENSORS, HEADER)):
+        save_model(tmp_path / "m", head, tensors)
+        digests.add(hashlib.sha256((tmp_path / "m").read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_any_safetensors_reader_can_open_it(model: Path) -> None:
+    assert same(safetensors.numpy.load_file(model), TENSORS)
+
+
+def test_a_saved_model_is_readable_by_all(model: Path) -> None:
+    assert model.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_values_that_are_not_finite_are_neither_saved_nor_loaded(
+    tmp_path: Path, model: Path, value: float, dtype: type
+) -> None:
+    before = model.read_bytes()
+    bad: Tensors = {"fine": np.zeros(2), "svm.weights": np.array([0, value], dtype)}
+    with pytest.raises(ModelFormatError, match=r"'svm\.weights'.*not finite"):
+        save_model(model, HEADER, bad)
+    assert model.read_bytes() == before
+    # As a writer with a right digest, but without our check, would leave it.
+    entry = entry_of(model)
+    del entry["digest"]
+    entry["digest"] = modelfile._digest(entry, bad)
+    path = written(tmp_path / "bad", {"sppdet": json.dumps(entry)}, bad)
+    with pytest.raises(ModelFormatError, match=r"'svm\.weights'.*not finite"):
+        load_model(path)
+
+
+def test_a_header_that_json_cannot_hold_is_refused(model: Path) -> None:
+    before = model.read_bytes()
+    with pytest.raises(ValueError, match="JSON"):
+        save_model(model, replace(HEADER, provenance={"loss": float("nan")}), TENSORS)
+    with pytest.raises(TypeError):
+        save_model(model, replace(HEADER, provenance={"path": Path("x")}), TENSORS)
+    assert model.read_bytes() == before
+
+
+def test_tuples_and_numbered_keys_load_as_json_has_them(tmp_path: Path) -> None:
+    header = replace(HEADER, provenance={"t": (1, 2), "ap": {10: 0.1, 9: 0.2}})
+    save_model(tmp_path / "m", header, TENSORS)
+    found, _ = load_model(tmp_path / "m")
+    assert found.provenance == {"t": [1, 2], "ap": {"10": 0.1, "9": 0.2}}
+
+
+def test_every_truncation_is_noticed(model: Path, tmp_path: Path) -> None:
+    data = model.read_bytes()
+    short = tmp_path / "short"
+    for length in range(len(data)):
+        short.write_bytes(data[:length])
+        with pytest.raises(ModelFormatError) as caught:
+            load_model(short)
+        assert "short" in str(caught.value)
+        assert "copy" in str(caught.value)
+
+
+def test_bytes_too_many_are_noticed(model: Path) -> None:
+    model.write_bytes(model.read_bytes() + b"\0")
+    with pytest.raises(ModelFormatError):
+        load_model(model)
+
+
+def loads_only_what_was_saved(path: Path) -> bool:
+    """False for a ModelFormatError; anything but equal content or that error fails the test."""
+    try:
+        header, tensors = load_model(path)
+    except ModelFormatError as error:
+        assert str(path) in str(error)
+        assert error.mend
+        return False
+    assert header == HEADER
+    assert same(tensors, TENSORS)
+    return True
+
+
+def test_every_flipped_bit_is_noticed_or_harmless(model: Path, tmp_path: Path) -> None:
+    data = model.read_bytes()
+    flipped = tmp_path / "flipped"
+    harmless = 0
+    for position in range(len(data)):
+        changed = bytearray(data)
+        changed[position] ^= 1 << random.Random(position).randrange(8)
+        flipped.write_bytes(changed)
+        harmless += loads_only_what_was_saved(flipped)
+    assert harmless < len(data) // 20
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_damage_of_any_kind_is_noticed_or_harmless(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
+    save_model(path, HEADER, TENSORS)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(content) - 1))
+        end = data.draw(st.integers(start, min(len(content), start + 30)))
+        content[start:end] = data.draw(st.binary(max_size=12))
+        if not content:
+            break
+    path.write_bytes(content)
+    loads_only_what_was_saved(path)
+
+
+@settings(max_examples=100, deadline=None)
+@given(content=st.binary(max_size=200))
+def test_other_files_are_not_models(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "other"
+    for prefix in (b"", struct.pack("<Q", len(content))):
+        path.write_bytes(prefix + content)
+        assert not loads_only_what_was_saved(path)
+
+
+@pytest.mark.parametrize("length", [2**63, 2**64 - 1, 2**40, 100_000_001, 600])
+def test_a_claimed_length_allocates_nothing(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "claims"
+    path.write_bytes(struct.pack("<Q", length) + b'{"a":1}' + b" " * 100)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelFormatError, match="not an sppdet model"):
+            load_model(path)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_claimed_shape_allocates_nothing(model: Path) -> None:
+    data = model.read_bytes().replace(b'"shape":[2,3]', b'"shape":[2,9]')
+    model.write_bytes(data)
+    with pytest.raises(ModelFormatError, match="damaged"):
+        load_model(model)
+
+
+@pytest.mark.parametrize("text", ["[" * 50_000, '{"a":' * 50_000, "1" * 50_000, "null", "[]"])
+def test_hostile_json_is_not_a_model(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "hostile"
+    path.write_bytes(struct.pack("<Q", len(text)) + text.encode())
+    with pytest.raises(ModelFormatError, match="not an sppdet model"):
+        load_model(path)
+    inner = written(tmp_path / "inner", {"sppdet": text})
+    with pytest.raises(ModelFormatError, match="not an sppdet model"):
+        load_model(inner)
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"sppdet": "{}"}])
+def test_other_safetensors_files_are_not_models(
+    tmp_path: Path, metadata: dict[str, str] | None
+) -> None:
+    path = written(tmp_path / "pt", metadata)
+    with pytest.raises(ModelFormatError, match="not an sppdet model"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3", "F8_E5M2", "C64", "NONSENSE"])
+def test_dtypes_that_we_never_write_are_refused(model: Path, dtype: str) -> None:
+    data = model.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    text = data[8 : 8 + length].replace(b'"F16"', f'"{dtype}"'.encode())
+    model.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+    with pytest.raises(ModelFormatError, match="damaged"):
+        load_model(model)
+
+
+@pytest.mark.parametrize(
+    ("version", "problem", "mend"),
+    [
+        (FORMAT_VERSION + 1, "version 2, and this sppdet reads version 1", "newer sppdet"),
+        (10**30, "version 1000", "newer sppdet"),
+        (0, "not an sppdet model", "sppdet train"),
+        (-1, "not an sppdet model", "sppdet train"),
+        (True, "not an sppdet model", "sppdet train"),
+        (1.0, "not an sppdet model", "sppdet train"),
+        ("1", "not an sppdet model", "sppdet train"),
+    ],
+)
+def test_other_versions_are_told_apart(
+    tmp_path: Path, version: object, problem: str, mend: str
+) -> None:
+    path = written(tmp_path / "m", {"sppdet": json.dumps({"format_version": version})})
+    with pytest.raises(ModelFormatError, match=problem) as caught:
+        load_model(path)
+    assert mend in caught.value.mend
+
+
+def test_an_older_format_asks_for_training(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modelfile, "FORMAT_VERSION", FORMAT_VERSION + 1)
+    with pytest.raises(ModelFormatError, match="version 1.*train the model again"):
+        load_model(model)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("classes", "cat"),
+        ("classes", ["cat", 3]),
+        ("classes", None),
+        ("config", []),
+        ("backbone", 3),
+        ("provenance", "by hand"),
+    ],
+)
+def test_a_header_of_other_types_is_refused(model: Path, field: str, value: object) -> None:
+    entry = entry_of(model)
+    del entry["digest"]
+    entry[field] = value
+    entry["digest"] = modelfile._digest(entry, TENSORS)
+    written(model, {"sppdet": json.dumps(entry)})
+    with pytest.raises(ModelFormatError, match=f"no valid '{field}'"):
+        load_model(model)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelFormatError, match=r"gone: no such model file; check the path"):
+        load_model(tmp_path / "gone")
+
+
+def test_a_directory(tmp_path: Path) -> None:
+    with pytest.raises(ModelFormatError, match="is a directory"):
+        load_model(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_on(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ModelFormatError, match="not a regular file"):
+        load_model(tmp_path / "pipe")
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() == 0, reason="permissions do not bind this user"
+)
+def test_a_file_without_permission(model: Path) -> None:
+    model.chmod(0)
+    with pytest.raises(ModelFormatError, match="Permission denied"):
+        load_model(model)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_names_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelFormatError):
+        load_model(tmp_path / name)
+    with pytest.raises(ModelFormatError, match="no such model"):
+        resolve_model(name)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package folder with two shipped models."""
+    folder = tmp_path / "models"
+    for name in ("fast", "default"):
+        header = replace(HEADER, description=f"the {name} one")
+        save_model(folder / f"{name}.safetensors", header, TENSORS)
+    (folder / "notes.txt").write_text("not a model")
+    monkeypatch.setattr(modelfile, "SHIPPED", folder)
+    return folder
+
+
+def test_without_shipped_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modelfile, "SHIPPED", tmp_path / "none")
+    assert list_models() == []
+    with pytest.raises(ModelFormatError, match="default: no such model; give the path"):
+        resolve_model("default")
+
+
+def test_shipped_models_are_listed_by_name(shelf: Path) -> None:
+    found = list_models()
+    assert [info.name for info in found] == ["default", "fast"]
+    assert [info.description for info in found] == ["the default one", "the fast one"]
+    for info in found:
+        assert info.path == shelf / f"{info.name}.safetensors"
+        assert info.classes == HEADER.classes
+        assert info.size_bytes == len(info.path.read_bytes())
+
+
+def test_a_broken_shipped_model_is_named(shelf: Path) -> None:
+    (shelf / "broken.safetensors").write_bytes(b"")
+    with pytest.raises(ModelFormatError, match=r"broken\.safetensors"):
+        list_models()
+
+
+def test_names_and_paths_resolve(shelf: Path, tmp_path: Path, model: Path) -> None:
+    assert resolve_model("fast") == shelf / "fast.safetensors"
+    assert resolve_model(model) == model
+    assert resolve_model(str(model)) == model
+    for wrong in (
+        "fats",
+        str(tmp_path / "gone.safetensors"),
+        Path("default"),
+        "",
+        "~nobody-here/m",
+    ):
+        if wrong == "":
+            continue
+        with pytest.raises(ModelFormatError, match="no such model.*default, fast"):
+            resolve_model(wrong)
+
+
+def test_the_models_of_this_package_load() -> None:
+    for info in list_models():
+        header, tensors = load_model(info.path)
+        assert header.classes == info.classes
+        assert tensors
+        assert resolve_model(info.name) == info.path
