@@ -1,9 +1,9 @@
 """SPP-net object detection, the classic pipeline whole, on a CPU.
 
-    from sppdet import Detector
-    detector = Detector.load()
-    for found in detector.detect("photo.jpg").above(0.0):
-        print(found.name, found.score, found.box)
+from sppdet import Detector
+detector = Detector.load()
+for found in detector.detect("photo.jpg").above(0.0):
+    print(found.name, found.score, found.box)
 """
 
 from __future__ import annotations

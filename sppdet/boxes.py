@@ -48,8 +48,8 @@ def encode(targets: FloatArray, boxes: FloatArray) -> FloatArray:
     """`float32 (N, 4)` regression targets dx dy dw dh that move `boxes` onto `targets`.
 
     R-CNN's parametrisation (Girshick et al. 2014, appendix C): centre shifts in units of the
-    box's size, log ratios of the sizes. Law: `decode(encode(t, b), b) == t` up to rounding.
-    Boxes and targets must have positive sides.
+    box's size, log ratios of the sizes. Law: `decode(encode(t, b), b) == t` up to rounding, for
+    sides that differ less than 50-fold. Boxes and targets must have positive sides.
     """
     size = boxes[:, 2:] - boxes[:, :2]
     target_size = targets[:, 2:] - targets[:, :2]

@@ -81,11 +81,11 @@ def select(
         empty = np.zeros((0, 4), np.float32)
         return Detections(empty, np.zeros(0, np.float32), np.zeros(0, np.int64), classes)
     regions, labels = _survivors(boxes, scores, config)
-    out_boxes, out_scores = boxes[regions], scores[regions, labels]
-    if refine is not None and config.box_regression and len(regions):
-        out_boxes = geometry.clip(refine(regions, labels), *size)
-        inside = (geometry.areas(out_boxes) > 0).nonzero()[0]
-        out_boxes, out_scores, labels = out_boxes[inside], out_scores[inside], labels[inside]
+    moved = boxes[regions] if refine is None or not len(regions) else refine(regions, labels)
+    out_boxes, out_scores = geometry.clip(moved, *size), scores[regions, labels]
+    inside = (geometry.areas(out_boxes) > 0).nonzero()[0]
+    out_boxes, out_scores, labels = out_boxes[inside], out_scores[inside], labels[inside]
+    if refine is not None:
         kept = _nms_per_class(out_boxes, out_scores, labels, config.nms_iou)
         out_boxes, out_scores, labels = out_boxes[kept], out_scores[kept], labels[kept]
     order = np.argsort(-out_scores, kind="stable")

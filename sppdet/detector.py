@@ -107,6 +107,7 @@ class Detector:
             svms = LinearSvms(**_part(tensors, "svm.", strip=True))
             found = _part(tensors, "box.", strip=True)
             regressors = BoxRegressors(**found) if found else None
+            _check_fit(head, config, len(header.classes), svms, regressors)
         except (RuntimeError, TypeError, ValueError) as error:
             raise ModelFormatError(
                 f"its arrays do not fit its config: {error}", where=path, mend="train again"
@@ -149,8 +150,14 @@ class Detector:
         """The objects among given regions `(N, 4)` of an image whose maps are known."""
         return self.detect_features(RegionFeatures(self.head, maps, boxes))
 
-    def detect_features(self, features: RegionFeatures) -> Detections:
-        """The objects among regions whose features are known."""
+    def detect_features(
+        self, features: RegionFeatures, *, box_regression: bool | None = None
+    ) -> Detections:
+        """The objects among regions whose features are known.
+
+        `box_regression` overrides the config's; False keeps the proposals' own boxes.
+        """
+        wanted = self.config.detection.box_regression if box_regression is None else box_regression
         boxes = features.boxes
         scores = self.svms.scores(features.layer(self.config.svm.layer))
 
@@ -159,7 +166,7 @@ class Detector:
             layer = features.layer(self.config.regression.layer)
             return self.regressors.refine(layer[regions], boxes[regions], labels)
 
-        known = refine if self.regressors is not None else None
+        known = refine if wanted and self.regressors is not None else None
         return select(boxes, scores, self.classes, features.size, self.config.detection, known)
 
     def detect_many(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Detections | SppdetError]]:
@@ -178,12 +185,31 @@ def _part(
     return {k[start:]: v for k, v in tensors.items() if k.startswith(prefix)}
 
 
+def _check_fit(
+    head: RegionHead,
+    config: Config,
+    n_classes: int,
+    svms: LinearSvms,
+    regressors: BoxRegressors | None,
+) -> None:
+    """ValueError where SVMs or regressors are not for these classes and this head's features."""
+    found = {"svm": svms.weights.shape}
+    wanted: dict[str, tuple[int, ...]] = {"svm": (n_classes, head.layer_width(config.svm.layer))}
+    if regressors is not None:
+        found["box"] = regressors.weights.shape
+        wanted["box"] = (n_classes, head.layer_width(config.regression.layer), 4)
+    for name, shape in found.items():
+        if shape != wanted[name]:
+            raise ValueError(f"{name}.weights is {shape}, not {wanted[name]}")
+
+
 def _as_image(image: str | Path | ImageArray) -> ImageArray:
     if isinstance(image, (str, Path)):
         return read_image(Path(image))
+    mend = "give an RGB array uint8 (H, W, 3), or a file's path"
+    # OpenCV's imread gives None for a file that it cannot read.
+    if not isinstance(image, np.ndarray):
+        raise ImageError(f"an image of type {type(image).__name__}", mend=mend)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ImageError(
-            f"an image array of type {image.dtype} and shape {image.shape}",
-            mend="give an RGB array uint8 (H, W, 3), or a file's path",
-        )
+        raise ImageError(f"an image array of type {image.dtype} and shape {image.shape}", mend=mend)
     return image

@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 NEW_FILE_MODE = 0o644
@@ -58,8 +57,7 @@ def sha256(*parts: bytes | str) -> str:
 
 def array_digest(array: NDArray[Any]) -> str:
     """Hex digest of an array's dtype, shape and values."""
-    contiguous = np.ascontiguousarray(array)
-    return sha256(contiguous.dtype.str, repr(contiguous.shape), contiguous.tobytes())
+    return sha256(array.dtype.str, repr(array.shape), array.tobytes())
 
 
 def config_digest(value: Any) -> str:

@@ -35,7 +35,7 @@ class FineTuneConfig:
     """
 
     # Optimisation steps; 0 leaves the layers as they were initialised.
-    steps: int = 4000
+    steps: int = 6000
     # Images a step, and regions taken from each (release: 128 regions in all).
     images: int = 2
     regions: int = 64

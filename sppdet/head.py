@@ -47,6 +47,11 @@ class HeadConfig:
             raise ConfigError("head.levels and head.semantic_levels are both empty")
         if any(level < 1 for level in (*self.levels, *self.semantic_levels)):
             raise ConfigError("a pyramid level is below 1", mend="levels count bins along a side")
+        for levels in (self.levels, self.semantic_levels):
+            if len(set(levels)) != len(levels):
+                raise ConfigError(f"the pyramid {list(levels)} has a level twice")
+        if any(factor <= 0 for factor in self.context):
+            raise ConfigError("head.context has a factor of 0 or less", mend="give factors above 1")
         if min(self.fc6, self.fc7) < 1 or self.reduce < 0:
             raise ConfigError("head widths must be positive", mend="see head.fc6, fc7 and reduce")
         if not 0 <= self.dropout < 1:

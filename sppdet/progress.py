@@ -65,15 +65,18 @@ class LineProgress:
         """A stage, told in lines; one that fails says how far it came."""
         start = time.monotonic()
         done, told = 0, start
+        first: tuple[float, int] | None = None
 
         def advance(count: int) -> None:
-            nonlocal done, told
+            nonlocal done, told, first
             done += count
             now = time.monotonic()
+            # The first call may stand for all that an earlier run did: the pace is taken from it.
+            since, before = first = first or (now, done)
             if done < total and now - told >= self._interval:
                 told = now
-                left = (now - start) / done * (total - done) if done else 0.0
-                eta = f", about {duration(left)} left" if done else ""
+                left = (now - since) / (done - before) * (total - done) if done > before else 0.0
+                eta = f", about {duration(left)} left" if left else ""
                 self.say(f"{label}: {done} of {total}, {duration(now - start)}{eta}")
 
         try:

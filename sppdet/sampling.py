@@ -30,6 +30,15 @@ class Candidates:
     objects: FloatArray
     labels: IntArray
 
+    def first(self, proposals: int) -> Candidates:
+        """The objects and the first so many proposals; 0 keeps all."""
+        if not proposals:
+            return self
+        end = len(self.objects) + proposals
+        return Candidates(
+            self.boxes[:end], self.overlap[:end], self.match[:end], self.objects, self.labels
+        )
+
 
 def candidates(sample: Sample, proposals: FloatArray) -> Candidates:
     """The regions of a sample; objects without area cannot be regressed to and are left out."""
@@ -70,16 +79,18 @@ def sample_regions(
 ) -> RegionBatch:
     """At most `count` regions of one image, about `foreground` of them objects (paper sec. 4.1).
 
-    Foreground: IoU at least `foreground_iou`; background: IoU in the half-open interval
-    `background_iou`. Where an image has too few of one kind, the other fills the batch, and where
-    no region lies in the background interval, any region below `foreground_iou` serves.
+    Foreground: IoU at least `foreground_iou`; background: less than that, and in the half-open
+    interval `background_iou`. Where an image has too few of one kind, the other fills the batch,
+    and where no region lies in the background interval, any region below its end serves.
     """
     positive = np.flatnonzero(found.overlap >= foreground_iou) if len(found.objects) else _NONE
     low, high = background_iou
-    negative = np.flatnonzero((found.overlap >= low) & (found.overlap < high))
+    below = found.overlap < min(high, foreground_iou)
+    negative = np.flatnonzero(below & (found.overlap >= low))
     if not len(negative):
-        negative = np.flatnonzero(found.overlap < min(high, foreground_iou))
-    n_positive = min(len(positive), round(count * foreground))
+        negative = np.flatnonzero(below)
+    wanted = max(round(count * foreground), count - len(negative))
+    n_positive = min(len(positive), wanted)
     n_negative = min(len(negative), count - n_positive)
     chosen_positive = rng.permutation(positive)[:n_positive]
     chosen = np.concatenate([chosen_positive, rng.permutation(negative)[:n_negative]])

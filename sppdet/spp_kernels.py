@@ -18,8 +18,9 @@ from sppdet.types import IntArray
 Floats = NDArray[np.floating[Any]]
 Kernel = TypeVar("Kernel", bound=Callable[..., None])
 
-# Columns moved together when bins are turned into channel-major order: one cache line of float32.
-LINE = 16
+# Scratch rows are this much longer than the channels, or a column of them, a power of two apart,
+# would compete for the same few cache sets.
+SKEW = 16
 
 
 def compiled(function: Kernel) -> Kernel:
@@ -119,14 +120,15 @@ def merge_bins(fine: Floats, level: int, bins: Floats) -> None:
     times = side // level
     for i in range(level):
         for j in range(level):
-            out = bins[i * level + j]
-            for y in range(i * times, (i + 1) * times):
-                for x in range(j * times, (j + 1) * times):
-                    cell = fine[y * side + x]
-                    if y == i * times and x == j * times:
-                        larger(out, cell, cell)
-                    else:
-                        largest(out, cell, cell)
+            out, corner = bins[i * level + j], i * times * side + j * times
+            for k in range(0, times * times, 2):
+                last = min(k + 1, times * times - 1)
+                a = fine[corner + k // times * side + k % times]
+                b = fine[corner + last // times * side + last % times]
+                if k == 0:
+                    larger(out, a, b)
+                else:
+                    largest(out, a, b)
 
 
 @compiled
@@ -148,13 +150,12 @@ def mean_bins(integral: Floats, window: IntArray, level: int, bins: Floats) -> N
 
 @compiled
 def write_channel_major(bins: Floats, out: Floats) -> None:
-    """`out[c * len(bins) + bin] = bins[bin, c]`, a cache line of channels at a time."""
+    """`out[c * len(bins) + bin] = bins[bin, c]`; it is the writes that go in order of memory."""
     count, channels = bins.shape
-    for begin in range(0, channels, LINE):
+    for c in range(channels):
+        column = out[c * count : (c + 1) * count]
         for index in range(count):
-            some = bins[index, begin : begin + LINE]
-            for c in range(some.size):
-                out[(begin + c) * count + index] = some[c]
+            column[index] = bins[index, c]
 
 
 @compiled
@@ -169,8 +170,7 @@ def pool_max(
     """
     channels = tables.shape[4]
     finest = levels[0, 0]
-    # A little more than the channels a row, or rows fall into the same few cache sets.
-    scratch = np.empty((len(levels), finest * finest, channels + LINE), tables.dtype)
+    scratch = np.empty((len(levels), finest * finest, channels + SKEW), tables.dtype)
     for r in range(len(windows)):
         for k in range(len(levels)):
             level, before = levels[k]
@@ -190,7 +190,7 @@ def pool_mean(integral: Floats, windows: IntArray, levels: IntArray, out: Floats
     """Average-pool `windows` into the rows of `out`; `levels` as in `pool_max`."""
     channels = integral.shape[2]
     finest = levels[0, 0]
-    scratch = np.empty((finest * finest, channels + LINE), out.dtype)
+    scratch = np.empty((finest * finest, channels + SKEW), out.dtype)
     for r in range(len(windows)):
         for k in range(len(levels)):
             level, before = levels[k]
@@ -220,8 +220,9 @@ def scatter_max(
                 i, j = index // level, index % level
                 top, bottom = y1 + i * height // level, y1 + ((i + 1) * height + level - 1) // level
                 left, end = x1 + j * width // level, x1 + ((j + 1) * width + level - 1) // level
-                best[:] = feature_map[top, left]
-                where_y[:], where_x[:] = top, left
+                corner = feature_map[top, left]
+                for c in range(channels):
+                    best[c], where_y[c], where_x[c] = corner[c], top, left
                 for y in range(top, bottom):
                     for x in range(left, end):
                         cell = feature_map[y, x]

@@ -35,6 +35,9 @@ class SvmConfig:
     positive_weight: float = 2.0
     # Constant feature whose weight is the bias; large, so that the bias is hardly regularised.
     bias_scale: float = 10.0
+    # Negatives are mined among the first so many proposals of an image; 0 for all, as the release
+    # does, at twice the time.
+    proposals: int = 1000
     # A region is a negative of a class if it overlaps that class's objects by less than this IoU.
     negative_iou: float = 0.3
     # A negative is hard, and is added to the cache, if it scores above this.
@@ -67,6 +70,8 @@ class SvmConfig:
         for name in ("retrain_after", "max_negatives", "max_iterations"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"svm.{name} is {getattr(self, name)}", mend="give 1 or more")
+        if self.proposals < 0:
+            raise ConfigError(f"svm.proposals is {self.proposals}", mend="give 0 or more")
         if not 0 < self.negative_iou <= 1:
             raise ConfigError(
                 f"svm.negative_iou is {self.negative_iou}", mend="give a number in (0, 1]"

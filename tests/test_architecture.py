@@ -18,17 +18,16 @@ PACKAGE = ROOT / "sppdet"
 # From the bottom up. A unit imports from lines below its own only, and from itself.
 LAYERS = (
     ("errors", "types", "boxes"),
-    ("files", "progress", "images"),
+    ("files", "progress", "images", "prefetch"),
     ("settings", "visualise", "datasets"),
     ("proposals", "backbones", "hinge", "ridge", "spp_kernels"),
     ("projection", "spp", "mining_cache", "svm", "regression", "detection"),
     ("features", "sampling", "mining", "evaluation"),
-    ("head",),
+    ("head", "mapstore"),
     ("finetune",),
-    ("config",),
-    ("modelfile",),
+    ("config", "modelfile"),
     ("detector",),
-    ("training",),
+    ("batch", "training"),
     ("cli",),
 )
 RANK = {unit: rank for rank, line in enumerate(LAYERS) for unit in line}

@@ -87,10 +87,16 @@ def same(a: Mapping[str, NDArray[Any]], b: Mapping[str, NDArray[Any]]) -> bool:
     )
 
 
-def written(path: Path, metadata: Mapping[str, str] | None, tensors: Tensors = TENSORS) -> Path:
+def written(path: Path, metadata: dict[str, str] | None, tensors: Tensors = TENSORS) -> Path:
     """A file as another program might write it: well-formed safetensors, any metadata."""
-    path.write_bytes(safetensors.numpy.save(tensors, metadata=metadata and dict(metadata)))
+    path.write_bytes(safetensors.numpy.save(tensors, metadata=metadata))
     return path
+
+
+def put(path: Path, data: bytes) -> None:
+    """A new file; writing over an old one makes some file systems wait for the disk."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
 
 
 def entry_of(path: Path) -> dict[str, Any]:
@@ -113,7 +119,7 @@ def test_a_model_without_tensors_or_classes(tmp_path: Path) -> None:
     assert load_model(tmp_path / "m") == (header, {})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(header=headers, tensors=st.dictionaries(names, arrays, max_size=4))
 def test_what_is_saved_is_loaded(
     tmp_path_factory: pytest.TempPathFactory, header: ModelHeader, tensors: Tensors
@@ -201,15 +207,12 @@ def test_tuples_and_numbered_keys_load_as_json_has_them(tmp_path: Path) -> None:
     assert found.provenance == {"t": [1, 2], "ap": {"10": 0.1, "9": 0.2}}
 
 
-def test_every_truncation_is_noticed(model: Path, tmp_path: Path) -> None:
-    data = model.read_bytes()
-    short = tmp_path / "short"
-    for length in range(len(data)):
-        short.write_bytes(data[:length])
-        with pytest.raises(ModelFormatError) as caught:
-            load_model(short)
-        assert "short" in str(caught.value)
-        assert "copy" in str(caught.value)
+def test_every_truncation_is_noticed(model: Path) -> None:
+    for length in reversed(range(model.stat().st_size)):
+        os.truncate(model, length)
+        with pytest.raises(ModelFormatError, match="copy") as caught:
+            load_model(model)
+        assert str(model) in str(caught.value)
 
 
 def test_bytes_too_many_are_noticed(model: Path) -> None:
@@ -223,41 +226,48 @@ def loads_only_what_was_saved(path: Path) -> bool:
     try:
         header, tensors = load_model(path)
     except ModelFormatError as error:
-        assert str(path) in str(error)
-        assert error.mend
+        if str(path) not in str(error) or not error.mend:
+            pytest.fail(f"{error} does not say which file or how to mend it")
         return False
     assert header == HEADER
     assert same(tensors, TENSORS)
     return True
 
 
-def test_every_flipped_bit_is_noticed_or_harmless(model: Path, tmp_path: Path) -> None:
+def test_every_flipped_bit_is_noticed_or_harmless(model: Path) -> None:
     data = model.read_bytes()
-    flipped = tmp_path / "flipped"
     harmless = 0
-    for position in range(len(data)):
-        changed = bytearray(data)
-        changed[position] ^= 1 << random.Random(position).randrange(8)
-        flipped.write_bytes(changed)
-        harmless += loads_only_what_was_saved(flipped)
+    with model.open("r+b", buffering=0) as stream:
+        for position, byte in enumerate(data):
+            bit = 1 << random.Random(position).randrange(8)
+            stream.seek(position)
+            stream.write(bytes([byte ^ bit]))
+            harmless += loads_only_what_was_saved(model)
+            stream.seek(position)
+            stream.write(bytes([byte]))
+    assert model.read_bytes() == data
     assert harmless < len(data) // 20
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.fixture(scope="session")
+def undamaged(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("undamaged") / "model.safetensors"
+    save_model(path, HEADER, TENSORS)
+    return path.read_bytes()
+
+
+@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_damage_of_any_kind_is_noticed_or_harmless(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, undamaged: bytes, data: st.DataObject
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
-    save_model(path, HEADER, TENSORS)
-    content = bytearray(path.read_bytes())
+    content = bytearray(undamaged)
     for _ in range(data.draw(st.integers(1, 4))):
-        start = data.draw(st.integers(0, len(content) - 1))
+        start = data.draw(st.integers(0, len(content)))
         end = data.draw(st.integers(start, min(len(content), start + 30)))
         content[start:end] = data.draw(st.binary(max_size=12))
-        if not content:
-            break
-    path.write_bytes(content)
+    put(path, bytes(content))
     loads_only_what_was_saved(path)
 
 
@@ -268,8 +278,9 @@ def test_other_files_are_not_models(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "other"
     for prefix in (b"", struct.pack("<Q", len(content))):
-        path.write_bytes(prefix + content)
-        assert not loads_only_what_was_saved(path)
+        put(path, prefix + content)
+        with pytest.raises(ModelFormatError):
+            load_model(path)
 
 
 @pytest.mark.parametrize("length", [2**63, 2**64 - 1, 2**40, 100_000_001, 600])
@@ -345,7 +356,7 @@ def test_other_versions_are_told_apart(
 
 def test_an_older_format_asks_for_training(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modelfile, "FORMAT_VERSION", FORMAT_VERSION + 1)
-    with pytest.raises(ModelFormatError, match="version 1.*train the model again"):
+    with pytest.raises(ModelFormatError, match=r"version 1.*train the model again"):
         load_model(model)
 
 
@@ -443,16 +454,8 @@ def test_names_and_paths_resolve(shelf: Path, tmp_path: Path, model: Path) -> No
     assert resolve_model("fast") == shelf / "fast.safetensors"
     assert resolve_model(model) == model
     assert resolve_model(str(model)) == model
-    for wrong in (
-        "fats",
-        str(tmp_path / "gone.safetensors"),
-        Path("default"),
-        "",
-        "~nobody-here/m",
-    ):
-        if wrong == "":
-            continue
-        with pytest.raises(ModelFormatError, match="no such model.*default, fast"):
+    for wrong in ("fats", str(tmp_path / "gone.safetensors"), Path("default"), "~nobody-here/m"):
+        with pytest.raises(ModelFormatError, match=r"no such model.*default, fast"):
             resolve_model(wrong)
 
 

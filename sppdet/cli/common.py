@@ -78,6 +78,14 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="Cores to use.", show_default="all of them"),
 ]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Keeps proposals and conv maps, by content; commands may share one.",
+    ),
+]
 ModelOption = Annotated[
     str,
     typer.Option(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sppdet.cli.common import (
+    CacheOption,
     ClassesOption,
     ConfigOption,
     DataArgument,
@@ -79,6 +80,7 @@ def evaluate(
     limit: LimitOption = None,
     config: ConfigOption = None,
     changes: SetOption = None,
+    cache: CacheOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
 ) -> None:
@@ -94,7 +96,7 @@ def evaluate(
         use_threads(threads)
         detector = load_detector(model, device, config, changes)
         start = time.perf_counter()
-        detections = _detect(detector, dataset, out)
+        detections = _detect(detector, dataset, out / "cache" if cache is None else cache)
         _write_detections(out, chosen, dataset, detections)
         typer.echo(f"{len(dataset)} images detected in {costs(time.perf_counter() - start)}\n")
     report = _report(dataset, detections, chosen.is_coco if coco is None else coco, errors)
@@ -106,14 +108,14 @@ def evaluate(
     typer.echo(f"\nwritten to {out}")
 
 
-def _detect(detector: Detector, dataset: Dataset, out: Path) -> Mapping[str, Detections]:
+def _detect(detector: Detector, dataset: Dataset, cache: Path) -> Mapping[str, Detections]:
     from sppdet.batch import detect_dataset
     from sppdet.progress import terminal_progress
     from sppdet.proposals import warm_up
 
     progress = terminal_progress()
     warm_up(announce=progress.say)
-    return detect_dataset(detector, dataset, out / "cache", progress)
+    return detect_dataset(detector, dataset, cache, progress)
 
 
 def _file_split(source: DataSource) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sppdet.cli.common import (
+    CacheOption,
     ClassesOption,
     ConfigOption,
     DataArgument,
@@ -61,6 +62,10 @@ def train(
     config: ConfigOption = None,
     changes: SetOption = None,
     seed: SeedOption = None,
+    cache: CacheOption = None,
+    description: Annotated[
+        str, typer.Option("--description", help="One line about the model, kept in its file.")
+    ] = "",
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
 ) -> None:
@@ -82,7 +87,13 @@ def train(
     )
     start = time.perf_counter()
     model = run_training(
-        chosen, dataset, run, progress=terminal_progress(), device=checked_device(device)
+        chosen,
+        dataset,
+        run,
+        progress=terminal_progress(),
+        device=checked_device(device),
+        cache_dir=cache,
+        description=description,
     )
     typer.echo(f"{model}: trained in {costs(time.perf_counter() - start)}")
     typer.echo(f"now: sppdet detect IMAGE --model {model}")

@@ -119,9 +119,7 @@ def attempt_all(
         waiting: deque[tuple[Path, Future[Outcome]]] = deque()
         try:
             for path in paths:
-                waiting.append(
-                    (path, pool.submit(_attempt, path, read_image, proposer, cache_dir))
-                )
+                waiting.append((path, pool.submit(_attempt, path, read_image, proposer, cache_dir)))
                 if len(waiting) >= _AHEAD * count:
                     first, future = waiting.popleft()
                     yield first, future.result()

@@ -8,6 +8,8 @@ and are broken by the lower region numbers.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,9 +30,7 @@ def _normalise(counts: Int32, size: int, out: Int32) -> None:
 
 
 @kernel
-def _similarity(
-    a: int, b: int, boxes: Int32, hist: Int32, weight: int, area: int
-) -> int:
+def _similarity(a: int, b: int, boxes: Int32, hist: Int32, weight: int, area: int) -> np.int64:
     """`weight * intersection * area - ONE * channels * joint box area`; larger is more alike."""
     width = max(boxes[a, 2], boxes[b, 2]) - min(boxes[a, 0], boxes[b, 0])
     height = max(boxes[a, 3], boxes[b, 3]) - min(boxes[a, 1], boxes[b, 1])
@@ -121,7 +121,7 @@ def group(
         for old in (a, b):
             for p in range(first[old], first[old] + degree[old]):
                 near = who[p]
-                if near == a or near == b or mark[near] == new:
+                if near == a or near == b or mark[near] == new:  # noqa: SIM109
                     continue
                 mark[near] = new
                 s = _similarity(near, new, box, hist, weight, area)
@@ -144,11 +144,11 @@ def group(
 
 @kernel
 def _replace(
-    near: int,
-    a: int,
-    b: int,
+    near: np.integer[Any],
+    a: np.integer[Any],
+    b: np.integer[Any],
     new: int,
-    s: int,
+    s: np.int64,
     first: Int64,
     degree: Int32,
     who: Int32,

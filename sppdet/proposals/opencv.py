@@ -52,9 +52,7 @@ def _search(image: ImageArray, quality: bool) -> np.ndarray:
         # Some releases fail on long, narrow images (opencv_contrib issue 705): make it square.
         height, width = image.shape[:2]
         side = max(height, width)
-        square = cv2.copyMakeBorder(
-            image, 0, side - height, 0, side - width, cv2.BORDER_REPLICATE
-        )
+        square = cv2.copyMakeBorder(image, 0, side - height, 0, side - width, cv2.BORDER_REPLICATE)
         return _process(np.asarray(square, dtype=np.uint8), quality)
 
 

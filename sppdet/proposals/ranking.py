@@ -12,7 +12,7 @@ Int64 = NDArray[np.int64]
 
 
 @kernel
-def _mix(state: int) -> int:
+def _mix(state: np.uint64) -> np.uint64:
     """SplitMix64's output function (Steele, Lea and Flood 2014): 64 well-mixed bits."""
     z = np.uint64(state) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -104,7 +104,7 @@ def grid_edges(planes: Int32) -> tuple[UInt32, UInt32, Int32]:
 
 
 @kernel
-def _find(parent: UInt32, node: int) -> int:
+def _find(parent: UInt32, node: np.uint32) -> np.uint32:
     """The root of `node`'s tree, halving the path to it."""
     above = parent[node]
     while above != node:
@@ -127,7 +127,7 @@ def _number(parent: UInt32) -> tuple[UInt32, int]:
             number[root] = count
             count += np.uint32(1)
         labels[i] = number[root]
-    return labels, np.int64(count)
+    return labels, int(count)
 
 
 @kernel
@@ -192,9 +192,7 @@ def join(
 
 
 @kernel
-def absorb_small(
-    start: UInt32, end: UInt32, sizes: Int32, min_size: int
-) -> tuple[UInt32, int]:
+def absorb_small(start: UInt32, end: UInt32, sizes: Int32, min_size: int) -> tuple[UInt32, int]:
     """The region of each node, by first appearance, and their number, after every edge, lightest
     first, of which one end lies in a region of fewer than `min_size` pixels has joined its ends.
     """

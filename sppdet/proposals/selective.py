@@ -7,7 +7,6 @@ all regions of all hierarchies, without duplicates and in a useful order, are th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -89,6 +88,11 @@ def selective_search(
     return _to_image(boxes[best], size, (width, height), min_side, max_proposals)
 
 
+# Stand for what the first scale gives.
+_NO_LABELS = np.zeros(0, np.uint32)
+_NO_BOXES = np.zeros((0, 4), np.int32)
+
+
 def _owned(image: ImageArray) -> UInt8:
     """The image as a writable C-ordered array: kernels are compiled for this layout alone."""
     if image.flags.c_contiguous and image.flags.writeable:
@@ -105,13 +109,13 @@ def _hierarchies(small: UInt8, space: Space, min_size: int, texture: bool) -> li
     sizes = np.ones(height * width, np.int32)
     inner = np.zeros(height * width, np.int32)
     bins, n_bins = regions.colour_bins(view), 3 * regions.COLOUR_BINS
-    labels = numbers = extents = None
     found: list[Int32] = []
-    for scale in space.scales:
+    labels, numbers, extents = _NO_LABELS, _NO_LABELS, _NO_BOXES
+    for number, scale in enumerate(space.scales):
         renumbered, sizes, inner, start, end, weight = segmentation.join(
             start, end, weight, sizes, inner, segmentation.WEIGHT_SCALE * scale
         )
-        if labels is None:
+        if number == 0:
             labels = renumbered
             numbers = np.arange(len(sizes), dtype=np.uint32)
             extents = regions.pixel_extents(labels, width, len(sizes))
@@ -129,9 +133,16 @@ def _hierarchies(small: UInt8, space: Space, min_size: int, texture: bool) -> li
     return found
 
 
-def _to_image(boxes, size, image_size, min_side, max_proposals):
+def _to_image(
+    boxes: Int32,
+    size: tuple[int, int],
+    image_size: tuple[int, int],
+    min_side: int,
+    max_proposals: int,
+) -> FloatArray:
+    """Boxes of the small image in whole pixels of the original, without the narrow ones."""
     scale = np.array([image_size[0] / size[0], image_size[1] / size[1]] * 2)
-    out = np.rint(boxes * scale).astype(np.float32)
+    out: FloatArray = np.rint(boxes * scale).astype(np.float32)
     large = np.minimum(out[:, 2] - out[:, 0], out[:, 3] - out[:, 1]) >= min_side
     out = out[large]
     if len(out) == 0:

@@ -86,7 +86,7 @@ def prepare(
 ) -> TrainingData:
     """The data set with its proposals and conv maps, computed or found in the cache.
 
-    Raises TrainingError naming the images that cannot be read.
+    Raises TrainingError naming the images that cannot be read or are of another size than stated.
     """
     clock = clock or _Clock()
     samples = list(dataset)
@@ -95,9 +95,7 @@ def prepare(
     proposals = []
     warm_up(announce=progress.say)
     paths = [sample.path for sample in samples]
-    sources = attempt_all(
-        paths, read_image, make_proposer(config.proposals), cache / "proposals"
-    )
+    sources = attempt_all(paths, read_image, make_proposer(config.proposals), cache / "proposals")
     with progress.task("proposals", len(samples)) as advance:
         for _, found in sources:
             if isinstance(found, SppdetError):
@@ -110,9 +108,13 @@ def prepare(
     maps = MapStore(cache / "maps", extractor)
     with progress.task("conv maps", len(samples)) as advance:
         for sample, digest in zip(samples, digests, strict=True):
-            if not maps.has(digest):
-                maps.compute(digest, read_sample(sample))
+            try:
+                if not maps.has(digest):
+                    maps.compute(digest, read_sample(sample))
+            except SppdetError as error:
+                errors.append(error)
             advance(1)
+    refuse(errors)
     clock.mark("conv maps")
     return TrainingData(dataset, tuple(digests), tuple(proposals), maps)
 

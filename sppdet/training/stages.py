@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sppdet.config import Config, to_dict
 from sppdet.detector import RegionFeatures
+from sppdet.errors import TrainingError
 from sppdet.features import FeatureExtractor, FeatureMaps
 from sppdet.files import config_digest, sha256
 from sppdet.finetune import FineTuner, images_of_step
@@ -76,7 +77,11 @@ def _run_steps(
     with progress.task("fine-tuning", settings.steps) as advance:
         advance(tuner.step)
         while tuner.step < settings.steps:
-            losses.append(tuner.run_step(count, lambda _: next(loaded)[1]))
+            try:
+                losses.append(tuner.run_step(count, lambda _: next(loaded)[1]))
+            except TrainingError:
+                store.save("finetune", key, tuner.state(), partial=True)
+                raise
             advance(1)
             if tuner.step % REPORT_EVERY == 0:
                 mean = np.mean(losses, axis=0)
@@ -140,7 +145,8 @@ def mined_svms(
     layer, count = config.svm.layer, len(data.dataset)
     with progress.task("hard negatives", count) as advance:
         advance(start)
-        for index, (maps, found) in ahead(range(start, count), data.load):
+        for index, (maps, every) in ahead(range(start, count), data.load):
+            found = every.first(config.svm.proposals)
             features = RegionFeatures(head, maps, found.boxes).layer(layer)
             overlaps = class_overlaps(found, len(data.dataset.classes))
             image_id = data.dataset.samples[index].image_id

@@ -1,0 +1,67 @@
+"""Reading ahead: the order, the errors and the bound of what is loaded before it is asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sppdet.prefetch import AHEAD, ahead
+
+
+def test_nothing_to_load() -> None:
+    assert list(ahead([], lambda item: item)) == []
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(), max_size=4 * AHEAD))
+def test_every_item_comes_once_in_order_with_its_value(items: list[int]) -> None:
+    assert list(ahead(items, lambda item: item * 2)) == [(item, item * 2) for item in items]
+
+
+@pytest.mark.parametrize("broken", [0, 1, AHEAD, AHEAD + 1, 2 * AHEAD, 3 * AHEAD - 1])
+def test_an_error_comes_at_the_item_that_gave_it(broken: int) -> None:
+    def load(item: int) -> int:
+        if item == broken:
+            raise ValueError(f"item {item}")
+        return item
+
+    came = []
+    with pytest.raises(ValueError, match=f"item {broken}"):
+        for item, _ in ahead(range(3 * AHEAD), load):
+            came.append(item)
+    assert came == list(range(broken))
+
+
+def test_only_a_few_items_are_taken_ahead() -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        while True:
+            yield taken
+            taken += 1
+
+    stream = ahead(items(), lambda item: item)
+    assert taken == 0
+    for index in range(3 * AHEAD):
+        assert next(stream) == (index, index)
+        assert taken <= index + AHEAD + 1
+
+
+def test_loading_happens_on_one_other_thread() -> None:
+    threads = {thread for _, thread in ahead(range(20), lambda _: threading.get_ident())}
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+def test_stopping_early_leaves_no_thread_behind() -> None:
+    before = threading.active_count()
+    stream = ahead(range(100), lambda item: item)
+    next(stream)
+    assert threading.active_count() == before + 1
+    stream.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
