@@ -21,13 +21,16 @@ from sppdet.backbones.allocator import keep_freed_memory
 from sppdet.spp import PAPER_LEVELS, spatial_pyramid_pool
 from sppdet.types import IntArray
 
+# The release drops proposals below 20 pixels: two cells at a short side of 600 and stride 16.
+LEAST_CELLS = 2
+
 
 def random_windows(count: int, height: int, width: int, seed: int) -> IntArray:
     """`int64 (count, 4)` windows whose sides are spread evenly on a log scale, as objects' are."""
     rng = np.random.default_rng(seed)
     limit = np.array([width, height])
-    sides = np.exp(rng.uniform(0, np.log(limit + 1), (count, 2))).astype(np.int64)
-    sides = np.clip(sides, 1, limit)
+    sides = np.exp(rng.uniform(np.log(LEAST_CELLS), np.log(limit + 1), (count, 2))).astype(np.int64)
+    sides = np.clip(sides, LEAST_CELLS, limit)
     first = np.floor(rng.uniform(size=(count, 2)) * (limit - sides + 1)).astype(np.int64)
     return np.concatenate([first, first + sides], axis=1)
 

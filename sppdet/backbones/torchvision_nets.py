@@ -89,7 +89,7 @@ def _load_weights(network: nn.Module, name: str, weights: Any, download: bool) -
         raise SppdetError(
             f"the ImageNet weights of {name} are not on this machine",
             where=cached,
-            mend=f"allow the download, or put {weights.url} there",
+            mend=f"set features.download to true, or put {weights.url} there",
         )
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)

@@ -7,8 +7,10 @@ all regions of all hierarchies, without duplicates and in a useful order, are th
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from sppdet.types import FloatArray, ImageArray
 
 Int32 = NDArray[np.int32]
 UInt8 = NDArray[np.uint8]
+UInt32 = NDArray[np.uint32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,8 @@ def selective_search(
     boxes, priority = np.concatenate(found), np.concatenate(order)
     best = ranking.unique_best(boxes, priority)
     best = best[np.argsort(priority[best], kind="stable")]
-    return _to_image(boxes[best], size, (width, height), min_side, max_proposals)
+    out = _to_image(boxes[best], size, (width, height), min_side)
+    return out[: max_proposals or None]
 
 
 # Stand for what the first scale gives.
@@ -100,51 +104,84 @@ def _owned(image: ImageArray) -> UInt8:
     return np.array(image, dtype=np.uint8, order="C")
 
 
-def _hierarchies(small: UInt8, space: Space, min_size: int, texture: bool) -> list[Int32]:
-    """Boxes of each hierarchy of one colour space, `int32 (M, 4)`, first regions first."""
-    view = views.convert(small, space.name)
-    height, width = view.shape[:2]
-    planes = segmentation.smooth(view)
+class _Layer(NamedTuple):
+    """One segmentation. Pixel i lies in region `region[labels[i]]`."""
+
+    labels: UInt32
+    region: UInt32
+    sizes: Int32
+    boxes: Int32
+    pairs: Int32
+
+
+def _layers(planes: Int32, scales: Sequence[int], min_size: int) -> Iterator[_Layer]:
+    """The segmentations of one smoothed view, one a scale."""
+    height, width = planes.shape[1:]
     start, end, weight = segmentation.grid_edges(planes)
-    sizes = np.ones(height * width, np.int32)
-    inner = np.zeros(height * width, np.int32)
-    bins, n_bins = regions.colour_bins(view), 3 * regions.COLOUR_BINS
-    found: list[Int32] = []
-    labels, numbers, extents = _NO_LABELS, _NO_LABELS, _NO_BOXES
-    for number, scale in enumerate(space.scales):
+    sizes, inner = np.ones(height * width, np.int32), np.zeros(height * width, np.int32)
+    # Pixels are looked at once: `labels` are the components of the first scale, `numbers` what
+    # became of those, `extents` the boxes of the present components.
+    labels = numbers = np.arange(0, dtype=np.uint32)
+    extents = np.empty((0, 4), np.int32)
+    for index, scale in enumerate(scales):
         renumbered, sizes, inner, start, end, weight = segmentation.join(
             start, end, weight, sizes, inner, segmentation.WEIGHT_SCALE * scale
         )
-        if number == 0:
-            labels = renumbered
-            numbers = np.arange(len(sizes), dtype=np.uint32)
+        if index == 0:
+            labels, numbers = renumbered, np.arange(len(sizes), dtype=np.uint32)
             extents = regions.pixel_extents(labels, width, len(sizes))
         else:
             numbers = regions.compose(numbers, renumbered)
             extents = regions.merge_extents(renumbered, extents, len(sizes))
         region, count = segmentation.absorb_small(start, end, sizes, min_size)
-        counts = regions.histograms(labels, regions.compose(numbers, region), bins, n_bins, count)
-        pixels = regions.sum_sizes(region, sizes, count)
-        boxes = regions.merge_extents(region, extents, count)
-        pairs = regions.adjacency(region, start, end, count)
-        for weight_colour in (1, 0):
-            merged, _ = grouping.group(pixels, boxes, counts, pairs, weight_colour, height * width)
+        yield _Layer(
+            labels,
+            regions.compose(numbers, region),
+            regions.sum_sizes(region, sizes, count),
+            regions.merge_extents(region, extents, count),
+            regions.adjacency(region, start, end, count),
+        )
+
+
+def _hierarchies(small: UInt8, space: Space, min_size: int, texture: bool) -> list[Int32]:
+    """Boxes of each hierarchy of one colour space, `int32 (M, 4)`, first regions first.
+
+    Each segmentation is grouped twice: by all similarities, and by all but colour.
+    """
+    view = views.convert(small, space.name)
+    planes = segmentation.smooth(view)
+    area = view.shape[0] * view.shape[1]
+    colours = regions.colour_bins(view)
+    textures = regions.texture_bins(planes) if texture else None
+    found: list[Int32] = []
+    for layer in _layers(planes, space.scales, min_size):
+        count = len(layer.sizes)
+        histograms = regions.histograms(
+            layer.labels, layer.region, colours, 3 * regions.COLOUR_BINS, count
+        )
+        rest, weight = histograms, 0
+        if textures is not None:
+            rest, weight = (
+                regions.histograms(
+                    layer.labels, layer.region, textures, 3 * regions.TEXTURE_BINS, count
+                ),
+                1,
+            )
+            histograms = np.concatenate([histograms, rest], axis=1)
+        for counts, share in ((histograms, 1), (rest, weight)):
+            merged, _ = grouping.group(layer.sizes, layer.boxes, counts, layer.pairs, share, area)
             found.append(merged)
     return found
 
 
 def _to_image(
-    boxes: Int32,
-    size: tuple[int, int],
-    image_size: tuple[int, int],
-    min_side: int,
-    max_proposals: int,
+    boxes: Int32, size: tuple[int, int], image_size: tuple[int, int], min_side: int
 ) -> FloatArray:
-    """Boxes of the small image in whole pixels of the original, without the narrow ones."""
+    """Boxes in a view of `size` (width, height), put in pixels of the image; small ones left out.
+
+    Rounding keeps boxes apart, as a view is never larger than its image.
+    """
     scale = np.array([image_size[0] / size[0], image_size[1] / size[1]] * 2)
-    out: FloatArray = np.rint(boxes * scale).astype(np.float32)
+    out = np.rint(boxes * scale).astype(np.float32)
     large = np.minimum(out[:, 2] - out[:, 0], out[:, 3] - out[:, 1]) >= min_side
-    out = out[large]
-    if len(out) == 0:
-        out = np.array([[0, 0, *image_size]], np.float32)
-    return out[:max_proposals] if max_proposals else out
+    return out[large] if large.any() else np.array([[0, 0, *image_size]], np.float32)

@@ -1,0 +1,363 @@
+"""The detector: what it finds does not depend on how it is asked, and its file holds all of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from sppdet.boxes import iou_matrix
+from sppdet.detector import Detector, RegionFeatures
+from sppdet.errors import ConfigError, ImageError, ModelFormatError, SppdetError
+from sppdet.modelfile import ModelHeader, load_model, save_model
+from sppdet.regression import BoxRegressors
+from sppdet.svm import LinearSvms
+from sppdet.types import Detections, ImageArray
+from tests.made_detector import CLASSES, UNTRAINED, make_detector, picture
+
+Tensors = dict[str, NDArray[Any]]
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return make_detector()
+
+
+@pytest.fixture(scope="module")
+def model(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The detector's file, not to be changed."""
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    detector.save(path, description="made", provenance={"images": 0})
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Three image files."""
+    paths = []
+    for seed in range(3):
+        paths.append(tmp_path / f"{seed}.png")
+        Image.fromarray(picture(seed=seed)).save(paths[-1])
+    return paths
+
+
+def _same(a: Detections, b: Detections) -> bool:
+    return (
+        a.classes == b.classes
+        and np.array_equal(a.boxes, b.boxes)
+        and np.array_equal(a.scores, b.scores)
+        and np.array_equal(a.labels, b.labels)
+    )
+
+
+def test_no_regions_give_no_detections(detector: Detector) -> None:
+    maps = detector.extractor(picture())
+    found = detector.detect_regions(maps, np.zeros((0, 4), np.float32))
+    assert len(found) == 0
+    assert found.classes == CLASSES
+
+
+def test_nothing_above_the_threshold_gives_no_detections() -> None:
+    found = make_detector("detection.score_threshold=1000.0").detect(picture())
+    assert len(found) == 0
+    assert found.boxes.shape == (0, 4)
+
+
+def test_detections_keep_their_promises(detector: Detector) -> None:
+    image = picture(seed=7)
+    found = detector.detect(image)
+    assert len(found) > 5
+    assert found.scores.min() > detector.config.detection.score_threshold
+    assert (np.diff(found.scores) <= 0).all()
+    assert (found.boxes[:, :2] >= 0).all()
+    assert (found.boxes[:, 2:] <= (image.shape[1], image.shape[0])).all()
+    for label in np.unique(found.labels):
+        boxes = found.boxes[found.labels == label]
+        assert len(boxes) <= detector.config.detection.max_per_class
+        overlaps = iou_matrix(boxes, boxes)
+        assert overlaps[~np.eye(len(boxes), dtype=bool)].max(initial=0.0) <= 0.3 + 1e-6
+
+
+def test_a_class_without_an_svm_is_never_found(detector: Detector) -> None:
+    labels = np.concatenate([detector.detect(picture(seed=seed)).labels for seed in range(3)])
+    assert set(labels.tolist()) == set(range(len(CLASSES))) - {UNTRAINED}
+
+
+def test_the_regressors_can_be_left_out(detector: Detector) -> None:
+    image = picture()
+    maps, boxes = detector.extractor(image), detector.propose(image)
+    features = RegionFeatures(detector.head, maps, boxes)
+    moved = detector.detect_features(features)
+    plain = detector.detect_features(features, box_regression=False)
+    proposed = {tuple(box) for box in boxes.tolist()}
+    assert {tuple(box) for box in plain.boxes.tolist()} <= proposed
+    assert not {tuple(box) for box in moved.boxes.tolist()} <= proposed
+    off = make_detector("detection.box_regression=false")
+    assert _same(off.detect(image), plain)
+    assert _same(off.detect_features(features, box_regression=True), moved)
+    detector = Detector(
+        CLASSES, detector.config, detector.extractor, detector.head, detector.svms, None
+    )
+    assert _same(detector.detect(image), plain)
+
+
+def test_the_features_of_a_region_do_not_depend_on_the_others(detector: Detector) -> None:
+    image = picture()
+    maps, boxes = detector.extractor(image), detector.propose(image)
+    every = RegionFeatures(detector.head, maps, boxes)
+    for chosen in ([0], [3, 1], list(range(len(boxes)))[::-1]):
+        some = RegionFeatures(detector.head, maps, boxes[chosen])
+        assert np.array_equal(some.pool, every.pool[chosen])
+        # A product of matrices may round otherwise when it has another number of rows.
+        np.testing.assert_allclose(some.fc7, every.fc7[chosen], rtol=1e-4, atol=1e-4)
+
+
+def test_files_and_arrays_give_the_same(detector: Detector, files: list[Path]) -> None:
+    found = detector.detect(files[0])
+    assert len(found)
+    assert _same(detector.detect(str(files[0])), found)
+    assert _same(detector.detect(picture(seed=0)), found)
+
+
+def test_any_memory_layout_gives_the_same(detector: Detector) -> None:
+    image = picture()
+    found = detector.detect(image)
+    locked = image.copy()
+    locked.setflags(write=False)
+    wide = np.zeros((90, 240, 3), np.uint8)
+    wide[:, ::2] = image
+    layouts: list[ImageArray] = [
+        locked,
+        np.asfortranarray(image),
+        image[:, :, ::-1].copy()[:, :, ::-1],
+        image[::-1].copy()[::-1],
+        wide[:, ::2],
+    ]
+    for layout in layouts:
+        assert _same(detector.detect(layout), found)
+    assert np.array_equal(image, picture())
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((0, 10, 3), np.uint8), "shape (0, 10, 3)"),
+        (np.zeros((10, 0, 3), np.uint8), "shape (10, 0, 3)"),
+        (np.zeros((10, 10), np.uint8), "shape (10, 10)"),
+        (np.zeros((10, 10, 4), np.uint8), "shape (10, 10, 4)"),
+        (np.zeros((3, 10, 10), np.uint8), "shape (3, 10, 10)"),
+        (np.zeros((1, 10, 10, 3), np.uint8), "shape (1, 10, 10, 3)"),
+        (np.zeros((10, 10, 3), np.float32), "type float32"),
+        (np.zeros((10, 10, 3), np.uint16), "type uint16"),
+        (np.zeros((10, 10, 3), np.bool_), "type bool"),
+        (None, "type NoneType"),
+        ([[[0, 0, 0]]], "type list"),
+    ],
+    ids=str,
+)
+def test_an_array_that_is_no_image_is_refused(detector: Detector, image: Any, said: str) -> None:
+    with pytest.raises(ImageError, match=r"uint8 \(H, W, 3\)") as caught:
+        detector.detect(cast(ImageArray, image))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [(1, 1), (1, 2), (2, 1), (1, 60), (60, 1), (2, 2), (15, 15), (300, 30), (30, 300), (7, 500)],
+    ids=str,
+)
+@pytest.mark.parametrize("flat", [True, False], ids=["flat", "noise"])
+def test_images_of_any_shape_are_looked_at(
+    detector: Detector, size: tuple[int, int], flat: bool
+) -> None:
+    width, height = size
+    image = np.full((height, width, 3), 77, np.uint8)
+    if not flat:
+        image = np.random.default_rng(0).integers(0, 256, image.shape, dtype=np.uint8)
+    found = detector.detect(image)
+    assert np.isfinite(found.scores).all()
+    assert (found.boxes >= 0).all()
+    assert (found.boxes[:, 2:] <= (width, height)).all()
+    boxes = detector.propose(image)
+    features = RegionFeatures(detector.head, detector.extractor(image), boxes)
+    for layer in ("pool", "fc6", "fc7"):
+        values = features.layer(layer)
+        assert values.shape == (len(boxes), detector.head.layer_width(layer))
+        assert np.isfinite(values).all()
+
+
+def test_no_files_give_nothing(detector: Detector) -> None:
+    assert list(detector.detect_many([])) == []
+
+
+def test_a_broken_file_does_not_stop_the_others(
+    detector: Detector, files: list[Path], tmp_path: Path
+) -> None:
+    cut, empty = tmp_path / "cut.png", tmp_path / "empty.png"
+    cut.write_bytes(files[0].read_bytes()[:300])
+    empty.touch()
+    paths = [cut, files[0], tmp_path / "absent.png", files[1], empty, tmp_path]
+    found = list(detector.detect_many(paths))
+    assert [path for path, _ in found] == paths
+    for path, outcome in found:
+        if path in files:
+            assert isinstance(outcome, Detections)
+        else:
+            assert isinstance(outcome, ImageError)
+            assert str(path) in str(outcome)
+
+
+def test_what_is_found_does_not_depend_on_the_order(detector: Detector, files: list[Path]) -> None:
+    forward = dict(detector.detect_many(files))
+    backward = dict(detector.detect_many([*files[::-1], files[1]]))
+    for path in files:
+        one, other = forward[path], backward[path]
+        assert isinstance(one, Detections)
+        assert isinstance(other, Detections)
+        assert len(one)
+        assert _same(one, other)
+
+
+def test_a_saved_detector_comes_back(detector: Detector, model: Path) -> None:
+    loaded = Detector.load(model)
+    assert loaded.classes == detector.classes
+    assert loaded.config == detector.config
+    assert not loaded.head.training
+    image = picture(seed=5)
+    maps, boxes = detector.extractor(image), detector.propose(image)
+    # The head is stored as float16, the SVMs and regressors as they are.
+    saved = detector.svms.scores(RegionFeatures(detector.head, maps, boxes).fc7)
+    found = loaded.svms.scores(RegionFeatures(loaded.head, maps, boxes).fc7)
+    np.testing.assert_allclose(found, saved, atol=5e-3)
+    assert np.array_equal(loaded.svms.weights, detector.svms.weights)
+    assert loaded.regressors is not None
+    assert detector.regressors is not None
+    assert np.array_equal(loaded.regressors.weights, detector.regressors.weights)
+
+
+def test_a_loaded_detector_is_saved_as_the_same_bytes(model: Path, tmp_path: Path) -> None:
+    loaded = Detector.load(str(model))
+    again = tmp_path / "again.safetensors"
+    loaded.save(again, description="made", provenance={"images": 0})
+    assert again.read_bytes() == model.read_bytes()
+    found = loaded.detect(picture())
+    assert len(found)
+    assert _same(Detector.load(again).detect(picture()), found)
+
+
+def test_a_detector_without_regressors_comes_back(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "plain.safetensors"
+    plain = Detector(
+        CLASSES, detector.config, detector.extractor, detector.head, detector.svms, None
+    )
+    plain.save(path, description="", provenance={})
+    assert Detector.load(path).regressors is None
+
+
+def _rewritten(model: Path, path: Path, changes: Tensors, **fields: Any) -> Path:
+    """The model with some tensors (an empty name drops one) and header fields changed."""
+    header, tensors = load_model(model)
+    for name, value in changes.items():
+        if value.size:
+            tensors[name] = value
+        else:
+            del tensors[name]
+    save_model(path, replace(header, **fields), tensors)
+    return path
+
+
+def _zeros(*shape: int) -> NDArray[np.float32]:
+    return np.zeros(shape, np.float32)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"svm.weights": _zeros(3, 31)},
+        {"svm.weights": _zeros(2, 32), "svm.bias": _zeros(2)},
+        {
+            "svm.weights": _zeros(2, 32),
+            "svm.bias": _zeros(2),
+            "svm.trained": np.ones(2, np.bool_),
+            "svm.converged": np.ones(2, np.bool_),
+        },
+        {"svm.bias": _zeros(0)},
+        {"svm.other": _zeros(3)},
+        {"box.weights": _zeros(3, 10, 4)},
+        {"box.weights": _zeros(3, 32)},
+        {
+            "box.weights": _zeros(1, 10, 4),
+            "box.bias": _zeros(1, 4),
+            "box.trained": np.ones(1, np.bool_),
+        },
+        {"box.bias": _zeros(0)},
+        {"head.fc6.weight": _zeros(32, 5)},
+        {"head.fc7.bias": _zeros(0)},
+        {"head.fc8.bias": _zeros(3)},
+        {"head.mean": _zeros(1)},
+    ],
+    ids=lambda changes: ", ".join(f"{k} {v.shape}" for k, v in changes.items()),
+)
+def test_tensors_that_do_not_fit_are_refused(model: Path, tmp_path: Path, changes: Tensors) -> None:
+    path = _rewritten(model, tmp_path / "odd.safetensors", changes)
+    with pytest.raises(ModelFormatError, match="do not fit its config: .*; train again") as caught:
+        Detector.load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_backbone_are_refused(model: Path, tmp_path: Path) -> None:
+    path = _rewritten(model, tmp_path / "other.safetensors", {}, backbone_digest="ab" * 32)
+    with pytest.raises(ModelFormatError, match="other weights of efficientnet_lite0"):
+        Detector.load(path)
+
+
+def test_a_config_of_another_version_is_refused(model: Path, tmp_path: Path) -> None:
+    config = load_model(model)[0].config
+    odd = {**config, "svm": {**config["svm"], "kernel": "rbf"}}
+    path = _rewritten(model, tmp_path / "odd.safetensors", {}, config=odd)
+    with pytest.raises(ConfigError, match=r"odd\.safetensors: unknown key 'svm\.kernel'"):
+        Detector.load(path)
+
+
+def test_an_unknown_network_is_refused(model: Path, tmp_path: Path) -> None:
+    config = load_model(model)[0].config
+    odd = {**config, "features": {**config["features"], "backbone": "lenet"}}
+    path = _rewritten(model, tmp_path / "odd.safetensors", {}, config=odd)
+    with pytest.raises(SppdetError, match="unknown backbone 'lenet'"):
+        Detector.load(path)
+
+
+def test_models_that_are_not_there(tmp_path: Path) -> None:
+    for source in (tmp_path / "absent.safetensors", "no such model"):
+        with pytest.raises(ModelFormatError, match="no such model"):
+            Detector.load(source)
+
+
+def test_a_truncated_model_is_refused(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(model.read_bytes()[:-1])
+    with pytest.raises(ModelFormatError, match="truncated"):
+        Detector.load(path)
+
+
+def test_the_header_says_what_made_it(detector: Detector, model: Path) -> None:
+    header = load_model(model)[0]
+    assert isinstance(header, ModelHeader)
+    assert header.classes == CLASSES
+    assert header.backbone == "efficientnet_lite0"
+    assert header.backbone_digest == detector.extractor.backbone.weights_digest()
+    assert (header.description, header.provenance) == ("made", {"images": 0})
+
+
+def test_parts_of_equal_shape_fit(model: Path, tmp_path: Path) -> None:
+    dim = load_model(model)[1]["box.weights"].shape[1]
+    changes = {"svm.weights": _zeros(3, 32), "box.weights": _zeros(3, dim, 4)}
+    loaded = Detector.load(_rewritten(model, tmp_path / "zeros.safetensors", changes))
+    assert isinstance(loaded.svms, LinearSvms)
+    assert isinstance(loaded.regressors, BoxRegressors)
