@@ -38,11 +38,12 @@ def rung_models(
     config: Config, dataset: Dataset, run: Path, progress: Progress
 ) -> dict[str, Detector]:
     """A detector for each layer that SVMs are trained on; all share one fine-tuned head."""
+    layers = ("pool", "fc6", "fc7")
+    variants = [replace(config.svm, layer=layer) for layer in layers]
     found = {}
-    for layer in ("pool", "fc6", "fc7"):
-        changed = replace(config, svm=replace(config.svm, layer=layer))
-        progress.say(f"SVMs on {layer}")
-        path = train(changed, dataset, run, progress=progress)
+    for layer, svm in zip(layers, variants, strict=True):
+        changed = replace(config, svm=svm)
+        path = train(changed, dataset, run, progress=progress, svm_variants=variants)
         found[layer] = Detector.load(path)
     return found
 

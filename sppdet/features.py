@@ -126,7 +126,7 @@ class FeatureExtractor:
         side = min(float(scale), longest * min(width, height) / max(width, height))
         return max(1, int(np.floor(side + 0.5)))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, image: ImageArray) -> FeatureMaps:
         """The maps of an RGB image `uint8 (H, W, 3)`, float32, at every scale."""
         height, width = image.shape[:2]

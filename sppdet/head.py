@@ -217,14 +217,24 @@ class RegionHead(nn.Module):
             semantic = torch.clamp(
                 source @ self.semantic_weight + self.semantic_bias, 0.0, self.semantic_limit
             )
-            for levels, factor in self._semantic_windows():
-                windows = self._project(scaled, grow(boxes, factor, maps.width, maps.height))
-                parts.append(_pooled(semantic, windows, levels, "mean", flip))
+            for levels, factors in self._semantic_windows():
+                # One call for all windows: it sums the map up once.
+                windows = np.concatenate(
+                    [
+                        self._project(scaled, grow(boxes, factor, maps.width, maps.height))
+                        for factor in factors
+                    ]
+                )
+                averaged = _pooled(semantic, windows, levels, "mean", flip)
+                parts += torch.split(averaged, len(boxes))
         return torch.cat(parts, dim=1)
 
-    def _semantic_windows(self) -> list[tuple[tuple[int, ...], float]]:
-        own = [(self.config.semantic_levels, 1.0)] if self.config.semantic_levels else []
-        return own + [((1,), factor) for factor in self.config.context]
+    def _semantic_windows(self) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+        """Levels, and the factors that the windows averaged at them are grown by."""
+        own, context = self.config.semantic_levels, self.config.context
+        if own == (1,):
+            return [(own, (1.0, *context))]
+        return [(own, (1.0,))] * bool(own) + [((1,), context)] * bool(context)
 
     def _reduced(self, values: Tensor) -> Tensor:
         """The normalised map, its channels reduced by the 1x1 convolution, in one product."""
@@ -245,7 +255,7 @@ class RegionHead(nn.Module):
         """What fine-tuning trains: pooled vectors `(N, dim)` to class logits and box offsets."""
         fc6 = F.dropout(self.run_fc6(pooled), self.config.dropout, self.training)
         fc7 = F.dropout(self.run_fc7(fc6), self.config.dropout, self.training)
-        return HeadOutput(self.classify(fc7), self.offset(fc7).view(len(pooled), -1, 4))
+        return HeadOutput(self.classify(fc7), self.offset(fc7).unflatten(1, (-1, 4)))
 
 
 def grow(boxes: FloatArray, factor: float, width: int, height: int) -> FloatArray:

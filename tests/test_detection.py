@@ -137,7 +137,7 @@ def test_the_law_of_nms(seed: int, iou: float, count: int) -> None:
         assert (overlaps[index, better] > iou - tolerance).any()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     data=st.data(),
     boxes=regions(),

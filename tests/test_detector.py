@@ -305,9 +305,10 @@ def _zeros(*shape: int) -> NDArray[np.float32]:
 )
 def test_tensors_that_do_not_fit_are_refused(model: Path, tmp_path: Path, changes: Tensors) -> None:
     path = _rewritten(model, tmp_path / "odd.safetensors", changes)
-    with pytest.raises(ModelFormatError, match="do not fit its config: .*; train again") as caught:
+    with pytest.raises(ModelFormatError, match="do not fit its config") as caught:
         Detector.load(path)
     assert str(path) in str(caught.value)
+    assert str(caught.value).endswith("; train again")
     assert "\n" not in str(caught.value)
 
 

@@ -14,9 +14,11 @@ from sppdet.errors import ConfigError
 from sppdet.features import FeatureConfig, FeatureExtractor, FeatureMaps
 from sppdet.types import ImageArray
 
+SMALL = FeatureConfig(scales=(96,))
+
 
 @cache
-def extractor(config: FeatureConfig = FeatureConfig(scales=(96,))) -> FeatureExtractor:
+def extractor(config: FeatureConfig = SMALL) -> FeatureExtractor:
     return FeatureExtractor(config)
 
 
@@ -82,7 +84,7 @@ def test_each_scale_is_a_pass_of_its_own() -> None:
 
 
 def test_maps_are_a_function_of_the_image() -> None:
-    again = FeatureExtractor(FeatureConfig(scales=(96,)))
+    again = FeatureExtractor(SMALL)
     assert same(extractor()(image(50, 70)), again(image(50, 70)))
     assert not same(extractor()(image(50, 70)), again(image(50, 70, seed=1)))
 

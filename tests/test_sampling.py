@@ -83,7 +83,7 @@ def test_without_proposals_the_objects_are_taken() -> None:
 
 
 def test_objects_come_first_and_find_themselves() -> None:
-    objects = [[0.0, 0, 9, 9], [20, 20, 50, 60], [20, 20, 50, 60.5]]
+    objects: list[list[float]] = [[0, 0, 9, 9], [20, 20, 50, 60], [20, 20, 50, 60.5]]
     found = candidates(sample(objects, [3, 0, 7]), far(4))
     np.testing.assert_array_equal(found.boxes[:3], np.array(objects, np.float32))
     np.testing.assert_array_equal(found.overlap[:3], 1)

@@ -109,7 +109,14 @@ def test_a_truncated_file_of_maps_is_noticed(
 
 
 @pytest.mark.parametrize(
-    "change", [lambda b: b + b"\0", lambda b: b"\xff" * 8 + b[8:], bytes.lower]
+    "change",
+    [
+        lambda data: data + b"\0",
+        lambda data: b"\xff" * 8 + data[8:],
+        lambda data: data.replace(b"F16", b"F32"),
+        lambda data: data[::-1],
+    ],
+    ids=["longer", "endless header", "other type", "reversed"],
 )
 def test_a_file_that_is_not_one_of_maps_is_noticed(
     change: Callable[[bytes], bytes],

@@ -6,15 +6,14 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from sppdet.errors import SppdetError
 from sppdet.files import atomic_write_bytes, sha256
-from sppdet.proposals.proposer import Proposer, warm_up
+from sppdet.proposals.proposer import Proposer
 from sppdet.types import FloatArray, ImageArray
 
 # A file is this line, the SHA-256 of the rest, and the boxes as little-endian float32.
@@ -89,8 +88,9 @@ def propose_all(
 ) -> Iterator[FloatArray]:
     """The proposals of each image file, in the order of `paths`; `float32 (N, 4)` each.
 
-    A few images are in work at once, on `workers` threads or processes (0: one a core), and only
-    those are in memory. `progress` is called with the number of images done so far.
+    A few images are in work at once, on `workers` threads (0: one a core; both engines run without
+    the interpreter lock), and only those are in memory. `progress` is called with the number of
+    images done so far.
 
     Raises:
         ImageError (or what else `read_image` raises), when the image's turn comes.
@@ -115,7 +115,7 @@ def attempt_all(
 ) -> Iterator[tuple[Path, Outcome]]:
     """Like `propose_all`, but an image that cannot be read gives its error and the rest go on."""
     count = workers or available_cores()
-    with _pool(proposer, count) as pool:
+    with ThreadPoolExecutor(count, thread_name_prefix="proposals") as pool:
         waiting: deque[tuple[Path, Future[Outcome]]] = deque()
         try:
             for path in paths:
@@ -138,13 +138,6 @@ def _attempt(
         return cached_proposals(path, read_image, proposer, cache_dir)
     except SppdetError as error:
         return error
-
-
-def _pool(proposer: Proposer, workers: int) -> Executor:
-    if proposer.threads:
-        warm_up()
-        return ThreadPoolExecutor(workers, thread_name_prefix="proposals")
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
 
 
 def available_cores() -> int:

@@ -8,8 +8,6 @@ and are broken by the lower region numbers.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +15,8 @@ from sppdet.proposals.compiled import kernel
 
 # A histogram's channels each sum to about this much after normalising.
 ONE = 1 << 14
+# Below every similarity.
+LOWEST = np.iinfo(np.int64).min
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -51,23 +51,80 @@ def group(
     """Boxes `int32 (M, 4)` of all regions of the hierarchy, first regions first, then in the
     order of joining; and the joins, `int32 (M - R, 2)`: the two regions that became R, R + 1...
 
-    `counts (R, bins)` are histograms, three channels; `pairs (P, 2)` touch; `weight` is that of
-    the colour similarity beside size + fill: 0 (then `counts` are not read) or more.
+    `counts (R, bins)` are histograms of three channels (or of six, colour and texture); `pairs
+    (P, 2)` touch; `weight` is that of the histograms beside size + fill: 0 (then `counts` are
+    not read) or more; `area` is the image's.
     """
-    n = len(sizes)
-    total = 2 * n - 1
-    size = np.empty(total, np.int32)
+    n, total = len(sizes), 2 * len(sizes) - 1
     box = np.empty((total, 4), np.int32)
-    size[:n], box[:n] = sizes, boxes
+    box[:n] = boxes
+    size, count, hist = _statistics(sizes, counts, weight, total)
+    # Neighbour lists lie one after the other in an arena, with the similarities; the list of a
+    # new region goes to the end. Beside each region, its best neighbour is kept.
+    first, degree, who, how = _neighbours(pairs, n, total)
+    best = np.full(total, LOWEST, np.int64)
+    mate = np.full(total, -1, np.int32)
+    for i in range(n):
+        for p in range(first[i], first[i] + degree[i]):
+            how[p] = _similarity(i, who[p], box, hist, weight, area)
+        _choose(i, first, degree, who, how, best, mate)
+    live = np.arange(n).astype(np.int32)
+    mark = np.full(total, -1, np.int32)
+    joins = np.empty((n - 1, 2), np.int32)
+    end, new = first[n], n
+    for alive in range(n, 1, -1):
+        a = _most_alike(live, alive, best)
+        b = int(mate[a])
+        if b < 0:
+            break
+        joins[new - n, 0], joins[new - n, 1] = a, b
+        for i in range(2):
+            box[new, i] = min(box[a, i], box[b, i])
+            box[new, i + 2] = max(box[a, i + 2], box[b, i + 2])
+        size[new] = size[a] + size[b]
+        if weight > 0:
+            for i in range(count.shape[1]):
+                count[new, i] = count[a, i] + count[b, i]
+            _normalise(count[new], size[new], hist[new])
+        first[new] = end
+        for old in (a, b):
+            for p in range(first[old], first[old] + degree[old]):
+                near = who[p]
+                if near in (a, b) or mark[near] == new:
+                    continue
+                mark[near] = new
+                s = _similarity(near, new, box, hist, weight, area)
+                who[end], how[end] = near, s
+                end += 1
+                _replace(near, a, b, new, s, first, degree, who, how, best, mate)
+        degree[new] = end - first[new]
+        _choose(new, first, degree, who, how, best, mate)
+        _retire(live, alive, a, b, new)
+        new += 1
+    return box[:new], joins[: new - n]
+
+
+@kernel
+def _statistics(sizes: Int32, counts: Int32, weight: int, total: int) -> tuple[Int32, Int32, Int32]:
+    """Room for `total` regions' sizes, counts and histograms, filled for the first ones."""
+    size = np.empty(total, np.int32)
+    size[: len(sizes)] = sizes
     bins = counts.shape[1] if weight > 0 else 0
     count = np.empty((total, bins), np.int32)
     hist = np.empty((total, bins), np.int32)
     if weight > 0:
-        for i in range(n):
+        for i in range(len(sizes)):
             count[i] = counts[i]
-            _normalise(counts[i], size[i], hist[i])
+            _normalise(counts[i], sizes[i], hist[i])
+    return size, count, hist
 
-    # Neighbour lists lie one after the other in an arena; that of a new region goes to its end.
+
+@kernel
+def _neighbours(pairs: Int32, n: int, total: int) -> tuple[Int64, Int32, Int32, Int64]:
+    """Where each region's list begins, its length, the arena, and room for similarities.
+
+    The arena has room for all lists to come: a new region has at most all others for neighbours.
+    """
     first = np.zeros(total + 1, np.int64)
     degree = np.zeros(total, np.int32)
     for p in range(len(pairs)):
@@ -75,78 +132,56 @@ def group(
         degree[pairs[p, 1]] += 1
     for i in range(n):
         first[i + 1] = first[i] + degree[i]
-    capacity = first[n] + (n * (n - 1)) // 2 + 1
-    who = np.empty(capacity, np.int32)
-    how = np.empty(capacity, np.int64)
+    who = np.empty(first[n] + (n * (n - 1)) // 2, np.int32)
+    how = np.empty(len(who), np.int64)
     degree[:] = 0
-    lowest = np.iinfo(np.int64).min
-    best = np.full(total, lowest, np.int64)
-    mate = np.full(total, -1, np.int32)
     for p in range(len(pairs)):
         a, b = pairs[p, 0], pairs[p, 1]
-        s = _similarity(a, b, box, hist, weight, area)
-        for i, j in ((a, b), (b, a)):
-            at = first[i] + degree[i]
-            who[at], how[at] = j, s
-            degree[i] += 1
-            if s > best[i] or (s == best[i] and j < mate[i]):
-                best[i], mate[i] = s, j
+        who[first[a] + degree[a]] = b
+        who[first[b] + degree[b]] = a
+        degree[a] += 1
+        degree[b] += 1
+    return first, degree, who, how
 
-    live = np.arange(n).astype(np.int32)
-    alive = n
-    mark = np.full(total, -1, np.int32)
-    joins = np.empty((max(n - 1, 0), 2), np.int32)
-    end = first[n]
-    new = n
-    while alive > 1:
-        top, a = lowest, np.int64(-1)
-        for p in range(alive):
-            i = live[p]
-            if best[i] > top:
-                top, a = best[i], np.int64(i)
-        if a < 0:
-            break
-        b = np.int64(mate[a])
-        joins[new - n, 0], joins[new - n, 1] = a, b
-        size[new] = size[a] + size[b]
-        box[new, 0] = min(box[a, 0], box[b, 0])
-        box[new, 1] = min(box[a, 1], box[b, 1])
-        box[new, 2] = max(box[a, 2], box[b, 2])
-        box[new, 3] = max(box[a, 3], box[b, 3])
-        if weight > 0:
-            for i in range(bins):
-                count[new, i] = count[a, i] + count[b, i]
-            _normalise(count[new], size[new], hist[new])
-        first[new] = end
-        for old in (a, b):
-            for p in range(first[old], first[old] + degree[old]):
-                near = who[p]
-                if near == a or near == b or mark[near] == new:  # noqa: SIM109
-                    continue
-                mark[near] = new
-                s = _similarity(near, new, box, hist, weight, area)
-                who[end], how[end] = near, s
-                end += 1
-                _replace(near, a, b, new, s, first, degree, who, how, best, mate)
-                if s > best[new] or (s == best[new] and near < mate[new]):
-                    best[new], mate[new] = s, near
-        degree[new] = end - first[new]
-        kept = 0
-        for p in range(alive):
-            if live[p] != a and live[p] != b:
-                live[kept] = live[p]
-                kept += 1
-        live[kept] = new
-        alive = kept + 1
-        new += 1
-    return box[:new], joins[: new - n]
+
+@kernel
+def _most_alike(live: Int32, alive: int, best: Int64) -> int:
+    """The lowest of the regions `live[:alive]` (ascending) whose best similarity is highest."""
+    top, found = best[live[0]], int(live[0])
+    for p in range(1, alive):
+        i = live[p]
+        if best[i] > top:
+            top, found = best[i], int(i)
+    return found
+
+
+@kernel
+def _retire(live: Int32, alive: int, a: int, b: int, new: int) -> None:
+    """Take `a` and `b` from the ascending list `live[:alive]` and put `new` at its end."""
+    kept = 0
+    for p in range(alive):
+        if live[p] != a and live[p] != b:
+            live[kept] = live[p]
+            kept += 1
+    live[kept] = new
+
+
+@kernel
+def _choose(
+    i: int, first: Int64, degree: Int32, who: Int32, how: Int64, best: Int64, mate: Int32
+) -> None:
+    """Set the best neighbour of region `i`: of equal ones the lowest."""
+    best[i], mate[i] = LOWEST, -1
+    for p in range(first[i], first[i] + degree[i]):
+        if how[p] > best[i] or (how[p] == best[i] and who[p] < mate[i]):
+            best[i], mate[i] = how[p], who[p]
 
 
 @kernel
 def _replace(
-    near: np.integer[Any],
-    a: np.integer[Any],
-    b: np.integer[Any],
+    near: int,
+    a: int,
+    b: int,
     new: int,
     s: np.int64,
     first: Int64,
@@ -164,11 +199,7 @@ def _replace(
             kept += 1
     who[kept], how[kept] = new, s
     degree[near] = kept + 1 - first[near]
-    if mate[near] != a and mate[near] != b:
-        if s > best[near]:
-            best[near], mate[near] = s, new
-        return
-    best[near], mate[near] = s, new
-    for p in range(first[near], kept):
-        if how[p] > best[near] or (how[p] == best[near] and who[p] < mate[near]):
-            best[near], mate[near] = how[p], who[p]
+    if mate[near] == a or mate[near] == b:
+        _choose(near, first, degree, who, how, best, mate)
+    elif s > best[near]:
+        best[near], mate[near] = s, new

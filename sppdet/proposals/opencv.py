@@ -2,7 +2,7 @@
 
 OpenCV multiplies ranks by C `rand()`, so the order (not the set) of its boxes depends on what the
 process did before; and it puts small boxes first. Here the set is sorted and put in a seeded
-order instead, so that any leading part of the list is a fair sample of it.
+order that favours large boxes, as OpenCV does not tell where in its hierarchies a box came from.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def opencv_search(
     boxes = boxes[sides.min(axis=1) >= max(min_side, 1)]
     if len(boxes) == 0:
         boxes = np.array([[0, 0, width, height]])
-    boxes = boxes[np.argsort(ranking.draws(len(boxes), seed, 0), kind="stable")]
+    sides = boxes[:, 2:] - boxes[:, :2]
+    priority = ranking.draws(len(boxes), seed, 0) / np.sqrt(sides.prod(axis=1))
+    boxes = boxes[np.argsort(priority, kind="stable")]
     return boxes[: max_proposals or None].astype(np.float32)
 
 

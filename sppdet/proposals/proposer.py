@@ -23,14 +23,11 @@ class Proposer(Protocol):
     """A source of proposals.
 
     `key` names everything but the image that decides the boxes: caches are keyed by it.
-    `threads` says whether calls from several threads run side by side.
+    Calls from several threads may run side by side.
     """
 
     @property
     def key(self) -> str: ...
-
-    @property
-    def threads(self) -> bool: ...
 
     def __call__(self, image: ImageArray) -> FloatArray:
         """`float32 (N, 4)`, N >= 1, best first: unique boxes within the image."""
@@ -50,11 +47,6 @@ class ConfiguredProposer:
         return json.dumps(
             {"version": FORMAT_VERSION, **dataclasses.asdict(self.config)}, sort_keys=True
         )
-
-    @property
-    def threads(self) -> bool:
-        """Our engine runs without the interpreter lock; OpenCV's holds it."""
-        return not self.config.engine.startswith("opencv")
 
     def __call__(self, image: ImageArray) -> FloatArray:
         """`float32 (N, 4)`, N >= 1, best first: unique boxes within the image."""

@@ -171,24 +171,25 @@ def join(
         if parent[i] == i:
             new_sizes[numbers[i]] = size[i]
             new_inner[numbers[i]] = last[i]
-    new_start = np.empty(n_failed, np.uint32)
-    new_end = np.empty(n_failed, np.uint32)
-    new_weight = np.empty(n_failed, np.int32)
+    edges = _between(numbers, failed[:n_failed], start, end, weight)
+    return numbers, new_sizes, new_inner, edges[0], edges[1], edges[2]
+
+
+@kernel
+def _between(
+    numbers: UInt32, which: UInt32, start: UInt32, end: UInt32, weight: Int32
+) -> tuple[UInt32, UInt32, Int32]:
+    """Those of the edges `which` whose ends have different numbers, ends given as numbers."""
+    new_start = np.empty(len(which), np.uint32)
+    new_end = np.empty(len(which), np.uint32)
+    new_weight = np.empty(len(which), np.int32)
     kept = 0
-    for f in range(n_failed):
-        e_failed = failed[f]
-        p, q = numbers[start[e_failed]], numbers[end[e_failed]]
-        if p != q:
-            new_start[kept], new_end[kept], new_weight[kept] = p, q, weight[e_failed]
+    for e in which:
+        a, b = numbers[start[e]], numbers[end[e]]
+        if a != b:
+            new_start[kept], new_end[kept], new_weight[kept] = a, b, weight[e]
             kept += 1
-    return (
-        numbers,
-        new_sizes,
-        new_inner,
-        new_start[:kept].copy(),
-        new_end[:kept].copy(),
-        new_weight[:kept].copy(),
-    )
+    return new_start[:kept].copy(), new_end[:kept].copy(), new_weight[:kept].copy()
 
 
 @kernel

@@ -31,14 +31,16 @@ COLOUR_SPACES = tuple(_CONVERSIONS)
 def working_size(width: int, height: int, area: int) -> tuple[int, int]:
     """Width and height after shrinking to about `area` pixels, aspect kept; never enlarged.
 
-    Law: at least 1 x 1, never larger than the image, and at most about `area` pixels.
+    Law: at least 1 x 1, never larger than the image, and at most `area` pixels.
     """
     factor = math.sqrt(area / (width * height))
     if factor >= 1.0:
         return width, height
     new_width = max(1, round(width * factor))
     new_height = max(1, round(height * factor))
-    return min(new_width, width, area // new_height), min(new_height, height, area // new_width)
+    # Rounding, most of all a side of one pixel, can make it more than `area`.
+    most_wide, most_high = max(1, area // new_height), max(1, area // new_width)
+    return min(new_width, width, most_wide), min(new_height, height, most_high)
 
 
 @kernel

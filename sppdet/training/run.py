@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ from sppdet.mapstore import MapStore
 from sppdet.progress import Progress
 from sppdet.proposals import make_proposer, warm_up
 from sppdet.proposals.cache import attempt_all
+from sppdet.svm import SvmConfig
 from sppdet.training.data import TrainingData, refuse
 from sppdet.training.stages import fine_tuned_head, mined_svms, ridge_regressors
 from sppdet.training.store import StageStore
@@ -35,6 +37,7 @@ def train(
     device: str = "cpu",
     cache_dir: Path | None = None,
     description: str = "",
+    svm_variants: Sequence[SvmConfig] = (),
 ) -> Path:
     """The path of the trained model file, `run_dir / "model.safetensors"`.
 
@@ -50,6 +53,8 @@ def train(
         device: where the backbone runs.
         cache_dir: proposals and conv maps, which runs may share; `run_dir / "cache"` by default.
         description: one line about the model, kept in its file.
+        svm_variants: SVM settings that a later run of the same folder will ask for; mined in the
+            same pass over the images.
 
     Raises TrainingError when images cannot be read, no class has an object, or the loss is not
     finite.
@@ -65,7 +70,7 @@ def train(
     key = sha256(key, config_digest(to_dict(config.finetune)), str(config.seed))
     head = fine_tuned_head(config, data, extractor, store, key, progress)
     clock.mark("fine-tuning")
-    svms = mined_svms(config, data, head, store, key, progress)
+    svms = mined_svms(config, data, head, store, key, progress, svm_variants)
     clock.mark("SVMs")
     regressors = ridge_regressors(config, data, head, store, key, progress)
     clock.mark("box regressors")

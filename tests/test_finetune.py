@@ -1,0 +1,325 @@
+"""Fine-tuning: what is seen when, the same bits after a resume, and that it learns."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sppdet.errors import ConfigError, SppdetError, TrainingError
+from sppdet.features import FeatureMaps, ScaledMap
+from sppdet.finetune import FineTuneConfig, FineTuner, LoadImage, images_of_step, learning_rate
+from sppdet.head import HeadConfig, RegionHead
+from sppdet.sampling import Candidates, candidates
+from sppdet.types import Sample
+from tests.region_cases import PLAIN, extractor, random_boxes, random_maps
+
+SIZE = 192
+N_IMAGES = 4
+N_CLASSES = 3
+SMALL = HeadConfig((2, 1), 8, (), (), fc6=24, fc7=16, dropout=0.2)
+CONFIG = FineTuneConfig(steps=12, regions=16, learning_rate=0.01)
+
+
+def image_of(index: int) -> tuple[FeatureMaps, Candidates]:
+    """Noise in which an object of class k raises the channels 4 k to 4 k + 3."""
+    rng = np.random.default_rng(index)
+    maps = random_maps(PLAIN, SIZE, SIZE, seed=index, spread=0.3)
+    label = index % N_CLASSES
+    x, y = rng.integers(0, SIZE // 2, 2)
+    box = np.array([[x, y, x + 90, y + 90]], np.float32)
+    (scaled,) = maps.scaled
+    first, last = (round(v * scaled.factor_x / 16) for v in (x, x + 90))
+    top, bottom = (round(v * scaled.factor_y / 16) for v in (y, y + 90))
+    scaled.map[top:bottom, first:last, 4 * label : 4 * label + 4] += 3.0
+    sample = Sample(
+        f"{index:06}",
+        Path(f"{index:06}.jpg"),
+        SIZE,
+        SIZE,
+        box,
+        np.array([label]),
+        np.array([False]),
+    )
+    near = (box + rng.uniform(-12, 12, (30, 4))).clip(0, SIZE).astype(np.float32)
+    return maps, candidates(sample, np.concatenate([near, random_boxes(100, SIZE, SIZE, index)]))
+
+
+IMAGES: list[tuple[FeatureMaps, Candidates]] = []
+
+
+def load(index: int) -> tuple[FeatureMaps, Candidates]:
+    if not IMAGES:
+        IMAGES.extend(image_of(i) for i in range(N_IMAGES))
+    return IMAGES[index]
+
+
+def new_head(seed: int = 0, config: HeadConfig = SMALL) -> RegionHead:
+    return RegionHead(config, extractor(PLAIN), N_CLASSES, seed=seed)
+
+
+def tuner_of(config: FineTuneConfig = CONFIG, *, seed: int = 0, head_seed: int = 0) -> FineTuner:
+    return FineTuner(new_head(head_seed), config, seed)
+
+
+def run(tuner: FineTuner, steps: int, source: LoadImage = load) -> list[float]:
+    return [tuner.run_step(N_IMAGES, source).total for _ in range(steps)]
+
+
+def kept(tuner: FineTuner) -> dict[str, Tensor]:
+    """The state as a file would hold it: later steps cannot reach it."""
+    return copy.deepcopy(tuner.state())
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_no_steps_leave_the_layers_as_they_were() -> None:
+    tuner = tuner_of()
+    before = {key: value.clone() for key, value in tuner.head.state_dict().items()}
+    tuner.finish()
+    assert equal(before, dict(tuner.head.state_dict()))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 1000])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 1.0])
+def test_the_rate_rises_in_a_line_and_falls_along_a_cosine(steps: int, warmup: float) -> None:
+    config = FineTuneConfig(steps=steps, warmup=warmup, learning_rate=0.5)
+    rates = [learning_rate(config, step) for step in range(steps)]
+    warm = max(1, round(warmup * steps))
+    assert rates[:warm] == pytest.approx([0.5 * (step + 1) / warm for step in range(warm)])
+    for step in range(warm, steps):
+        share = (step - warm) / (steps - warm)
+        assert rates[step] == pytest.approx(0.5 * (0.5 + 0.5 * math.cos(math.pi * share)))
+    assert max(rates) == pytest.approx(0.5)
+    assert min(rates) > 0
+    assert all(a >= b for a, b in pairwise(rates[warm:]))
+    if warm < steps:
+        assert learning_rate(config, steps) == pytest.approx(0.0, abs=1e-9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    n_images=st.integers(1, 12),
+    images=st.integers(1, 5),
+    seed=st.integers(0, 2**32 - 1),
+    epochs=st.integers(1, 4),
+)
+def test_each_epoch_sees_every_image_once(
+    n_images: int, images: int, seed: int, epochs: int
+) -> None:
+    config = FineTuneConfig(images=images)
+    steps = math.ceil(epochs * n_images / images)
+    seen: list[int] = []
+    for step in range(steps):
+        chosen = images_of_step(config, n_images, step, seed)
+        assert len(chosen) == images
+        seen += chosen
+    for epoch in range(epochs):
+        assert sorted(seen[epoch * n_images : (epoch + 1) * n_images]) == list(range(n_images))
+
+
+def test_the_order_of_images_follows_step_seed_and_epoch_alone() -> None:
+    config = FineTuneConfig(images=10)
+    orders = [images_of_step(config, 10, step, seed) for step in (0, 1) for seed in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+    assert images_of_step(config, 10, 1, 0) == orders[2]
+
+
+def test_a_tiny_run_learns_its_images_by_heart() -> None:
+    steps = 120
+    config = FineTuneConfig(steps=steps, regions=32, learning_rate=0.01, warmup=0.05)
+    tuner = FineTuner(new_head(config=replace(SMALL, dropout=0.0)), config, 0)
+    tuner.measure_inputs(load(index) for index in range(N_IMAGES))
+    losses = [tuner.run_step(N_IMAGES, load) for _ in range(steps)]
+    first, last = losses[:8], losses[-8:]
+    assert np.mean([one.total for one in last]) < 0.3 * np.mean([one.total for one in first])
+    assert np.mean([one.box for one in last]) < np.mean([one.box for one in first])
+    assert np.mean([one.foreground_accuracy for one in last]) > 0.9
+    for one in losses:
+        assert one.total == pytest.approx(one.classification + one.box, rel=1e-5)
+    assert tuner.step == steps
+
+
+def test_without_box_loss_only_classification_counts() -> None:
+    tuner = tuner_of(FineTuneConfig(steps=4, regions=16, box_loss=0.0))
+    before = tuner.head.offset.bias.clone()
+    losses = tuner.run_step(N_IMAGES, load)
+    assert losses.total == pytest.approx(losses.classification)
+    assert torch.equal(tuner.head.offset.bias, before)
+
+
+@pytest.mark.parametrize("stop", [1, 5])
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_resumed_run_ends_in_the_same_bits(stop: int, measured: bool) -> None:
+    whole, begun = tuner_of(), tuner_of()
+    for tuner in (whole, begun):
+        tuner.head.set_statistics(torch.full_like(tuner.head.mean, 0.1), tuner.head.std * 2)
+        if measured:
+            tuner.measure_inputs(load(index) for index in range(N_IMAGES))
+    losses = run(whole, 8)
+    run(begun, stop)
+    state = kept(begun)
+    run(begun, 2)
+    # Another process: other first weights, another state of the global generator.
+    torch.manual_seed(99)
+    resumed = tuner_of(head_seed=5)
+    resumed.load_state(copy.deepcopy(state))
+    assert resumed.step == stop
+    assert equal(resumed.state(), state)
+    assert run(resumed, 8 - stop) == losses[stop:]
+    assert equal(resumed.state(), whole.state())
+
+
+def test_the_state_before_the_first_step_can_be_taken_up() -> None:
+    fresh, other = tuner_of(), tuner_of(head_seed=5)
+    other.load_state(kept(fresh))
+    assert run(fresh, 2) == run(other, 2)
+
+
+def test_the_run_follows_its_seed() -> None:
+    assert run(tuner_of(), 3) == run(tuner_of(), 3)
+    assert run(tuner_of(), 3) != run(tuner_of(seed=1), 3)
+
+
+def test_a_diverging_run_stops_with_the_last_good_weights() -> None:
+    tuner = tuner_of(FineTuneConfig(steps=20, regions=16, learning_rate=1e30))
+    before: dict[str, Tensor] = {}
+
+    def run_until_it_diverges() -> None:
+        nonlocal before
+        for _ in range(20):
+            before = kept(tuner)
+            tuner.run_step(N_IMAGES, load)
+
+    with pytest.raises(TrainingError, match=r"not finite at step \d+.*learning_rate"):
+        run_until_it_diverges()
+    assert equal(tuner.state(), before)
+    assert tuner.step < 20
+
+
+def test_maps_beyond_float_range_stop_the_run() -> None:
+    def huge(index: int) -> tuple[FeatureMaps, Candidates]:
+        maps, found = load(index)
+        (scaled,) = maps.scaled
+        scaled = ScaledMap(scaled.map * 1e38, scaled.factor_x, scaled.factor_y)
+        return FeatureMaps((scaled,), SIZE, SIZE), found
+
+    tuner = tuner_of()
+    before = kept(tuner)
+    with pytest.raises(SppdetError, match="learning"):
+        tuner.run_step(N_IMAGES, huge)
+    assert equal(tuner.state(), before)
+
+
+def test_images_without_objects_are_learned_from() -> None:
+    def empty(index: int) -> tuple[FeatureMaps, Candidates]:
+        maps, _ = load(index)
+        nothing = Sample("", Path(), SIZE, SIZE, *(np.zeros(0),) * 3)  # type: ignore[arg-type]
+        return maps, candidates(nothing, random_boxes(50, SIZE, SIZE, index))
+
+    losses = tuner_of().run_step(N_IMAGES, empty)
+    assert losses.box == 0
+    assert losses.classification > 0
+
+
+def test_folding_the_normalisation_keeps_the_outputs() -> None:
+    tuner = tuner_of()
+    tuner.measure_inputs(load(index) for index in range(N_IMAGES))
+    run(tuner, 3)
+    head = tuner.head.eval()
+    pooled = head.pool(load(0)[0], random_boxes(20, SIZE, SIZE))
+    with torch.no_grad():
+        trained = head((pooled - tuner.input_mean) * tuner.input_scale)
+        tuner.finish()
+        folded = head(pooled)
+    torch.testing.assert_close(folded.logits, trained.logits, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(folded.offsets, trained.offsets, rtol=1e-3, atol=1e-4)
+
+
+def test_measured_inputs_have_mean_zero_and_deviation_near_one() -> None:
+    # More regions than there are: the sample is then all that an image can give.
+    tuner = tuner_of(FineTuneConfig(regions=10_000))
+    tuner.measure_inputs(load(index) for index in range(N_IMAGES))
+    pooled = []
+    for index in range(N_IMAGES):
+        maps, found = load(index)
+        rows = found.overlap >= 0.1
+        pooled.append(tuner.head.pool(maps, found.boxes[rows]).detach())
+    normal = (torch.cat(pooled) - tuner.input_mean) * tuner.input_scale
+    torch.testing.assert_close(normal.mean(dim=0), torch.zeros(normal.shape[1]), atol=1e-3, rtol=0)
+    deviation = normal.std(dim=0, correction=0)
+    assert (deviation < 1).all()
+    assert (deviation > 0.5).all()
+
+
+def test_flat_inputs_are_not_blown_up() -> None:
+    tuner = tuner_of()
+    maps, found = load(0)
+    (scaled,) = maps.scaled
+    flat = FeatureMaps((ScaledMap(torch.ones_like(scaled.map), 0.5, 0.5),), SIZE, SIZE)
+    tuner.measure_inputs([(flat, found)])
+    assert torch.isfinite(tuner.input_scale).all()
+    losses = tuner.run_step(N_IMAGES, lambda _: (flat, found))
+    assert math.isfinite(losses.total)
+
+
+def test_a_mirrored_region_has_the_mirrored_target() -> None:
+    """Training on flips of an image is training on the mirrored image."""
+    offset, stride = extractor(PLAIN).geometry.offset, extractor(PLAIN).geometry.stride
+    cells = 8
+    side = round(2 * offset) + stride * (cells - 1)
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(cells, cells, len(new_head().mean), generator=generator)
+    # The middle of a window without cells is rounded to the left: no mirrored rule has that.
+    boxes = random_boxes(300, side, side)
+    boxes = boxes[(boxes[:, 2:] - boxes[:, :2]).min(axis=1) > 45]
+    objects = np.array([[0, 10, 70, 80], [50, 20, 120, 110]], np.float32)
+
+    def found(mirror: bool) -> tuple[FeatureMaps, Candidates]:
+        def turn(some: np.ndarray) -> np.ndarray:
+            columns = [side - some[:, 2], some[:, 1], side - some[:, 0], some[:, 3]]
+            return np.stack(columns, axis=1) if mirror else some
+
+        sample = Sample(
+            "", Path(), side, side, turn(objects), np.array([0, 2]), np.array([False, True])
+        )
+        maps = FeatureMaps((ScaledMap(values.flip(1) if mirror else values, 1.0, 1.0),), side, side)
+        return maps, candidates(sample, turn(boxes))
+
+    flipped = tuner_of(FineTuneConfig(steps=3, regions=32, flip=1.0))
+    mirrored = tuner_of(FineTuneConfig(steps=3, regions=32, flip=0.0))
+    for _ in range(3):
+        here = flipped.run_step(1, lambda _: found(False))
+        there = mirrored.run_step(1, lambda _: found(True))
+        assert here.box > 0
+        assert here == pytest.approx(there, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"images": 0},
+        {"regions": 0},
+        {"save_every": 0},
+        {"steps": -1},
+        {"background_low": 0.5},
+        {"background_low": -0.1},
+        {"background_high": 1.1},
+        {"foreground_iou": 0.0},
+        {"foreground": 1.5},
+    ],
+)
+def test_impossible_settings_are_refused(values: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        FineTuneConfig(**values)  # type: ignore[arg-type]
