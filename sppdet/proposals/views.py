@@ -16,12 +16,12 @@ from sppdet.proposals.compiled import kernel
 
 UInt8 = NDArray[np.uint8]
 
-# OpenCV's 8-bit conversions are table driven and exact. Hue runs from 0 to 179.
+# OpenCV's 8-bit conversions to these are the same on every processor (that to HLS is not). Hue
+# runs from 0 to 179.
 _CONVERSIONS = {
     "hsv": cv2.COLOR_RGB2HSV,
     "lab": cv2.COLOR_RGB2LAB,
     "luv": cv2.COLOR_RGB2LUV,
-    "hls": cv2.COLOR_RGB2HLS,
     "yuv": cv2.COLOR_RGB2YUV,
     "rgb": None,
 }
