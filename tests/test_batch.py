@@ -19,7 +19,7 @@ from sppdet.types import Dataset, Detections
 from tests.made_detector import CLASSES, make_detector
 
 QUIET = NullProgress()
-IMAGES = 5
+IMAGES = 3
 
 
 @pytest.fixture(scope="module")
