@@ -158,13 +158,6 @@ def load_source(where: str) -> Source:
     return found
 
 
-def settings(engine: str) -> ProposalConfig:
-    """An engine's settings: all proposals, and OpenCV's small ones too, as it has no filter."""
-    if engine.startswith("opencv"):
-        return ProposalConfig(engine=engine, max_proposals=0, min_side=1)
-    return ProposalConfig(engine=engine, max_proposals=0)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("root", type=Path, help="a VOC folder or devkit")
@@ -180,7 +173,7 @@ def main() -> None:
     dataset = load_voc(args.root, args.split, year=args.year)
     dataset = dataclasses.replace(dataset, samples=dataset.samples[: args.images or None])
     warm_up(print)
-    configs = {name: settings(name) for name in args.engines}
+    configs = {name: ProposalConfig(engine=name, max_proposals=0) for name in args.engines}
     sources: dict[str, Source] = {name: make_proposer(c) for name, c in configs.items()}
     sources |= {where: load_source(where) for where in args.source}
     with ThreadPoolExecutor(2) as pool:

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from sppdet.errors import ConfigError
 
-ENGINES = ("selective-search", "selective-search-quality", "opencv-fast", "opencv-quality")
+# Each engine, and the shortest side of a box that it gives unless told otherwise.
+OWN_MIN_SIDE = {
+    "selective-search": 12,
+    "selective-search-quality": 6,
+    "opencv-fast": 1,
+    "opencv-quality": 1,
+}
+ENGINES = tuple(OWN_MIN_SIDE)
 
 
 @dataclass(frozen=True)
@@ -17,8 +24,9 @@ class ProposalConfig:
     engine: str = "selective-search"
     # Only the first so many proposals of an image are used; 0 for all of them.
     max_proposals: int = 2000
-    # Boxes narrower or lower than this many pixels are left out; 6 gives a little more recall.
-    min_side: int = 12
+    # Boxes narrower or lower than this many pixels are left out. 0 is the engine's own: 12 for our
+    # fast mode, 6 for our quality mode, 1 (all boxes) for OpenCV's, which have no such filter.
+    min_side: int = 0
     # Adds the paper's texture similarity (our engine only; OpenCV's always has it).
     texture: bool = False
     # Steers the random part of the proposals' order.
@@ -42,3 +50,7 @@ class ProposalConfig:
                 "proposals.texture is a setting of our own engine; OpenCV's always uses texture",
                 mend="set proposals.texture to false",
             )
+
+    def shortest_side(self) -> int:
+        """`min_side`, or the engine's own where that is 0; pixels."""
+        return self.min_side or OWN_MIN_SIDE[self.engine]

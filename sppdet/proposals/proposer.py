@@ -16,7 +16,7 @@ from sppdet.proposals.opencv import opencv_search
 from sppdet.types import FloatArray, ImageArray
 
 # Raised whenever the same settings give other boxes than before, so that caches forget them.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Proposer(Protocol):
@@ -55,7 +55,7 @@ class ConfiguredProposer:
             return opencv_search(
                 image,
                 quality=config.engine == "opencv-quality",
-                min_side=config.min_side,
+                min_side=config.shortest_side(),
                 max_proposals=config.max_proposals,
                 seed=config.seed,
             )
@@ -64,7 +64,7 @@ class ConfiguredProposer:
             image,
             selective.QUALITY if quality else selective.FAST,
             texture=config.texture,
-            min_side=config.min_side,
+            min_side=config.shortest_side(),
             max_proposals=config.max_proposals,
             seed=config.seed,
             executor=self.executor,

@@ -46,15 +46,15 @@ FAST = Plan(
     min_size=16,
 )
 QUALITY = Plan(
-    area=50_000,
+    area=70_000,
     spaces=(
-        Space("hsv", (55, 110, 220, 440)),
-        Space("lab", (28, 55, 110, 220)),
-        Space("rgb", (55, 110, 220, 440)),
-        Space("luv", (55, 110, 220, 440)),
-        Space("yuv", (28, 55, 110, 220)),
+        Space("hsv", (60, 100, 170, 290, 500)),
+        Space("lab", (30, 50, 85, 145, 250)),
+        Space("rgb", (60, 100, 170, 290, 500)),
+        Space("luv", (60, 100, 170, 290, 500)),
+        Space("yuv", (30, 50, 85, 145, 250)),
     ),
-    min_size=22,
+    min_size=24,
 )
 
 
