@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sppdet.config import Config, load_config
+from sppdet.detection import DetectionConfig
 from sppdet.detector import Detector, RegionFeatures
 from sppdet.errors import SppdetError
 from sppdet.evaluation.voc import VocResult, evaluate_voc
@@ -25,13 +26,23 @@ from sppdet.training import train
 from sppdet.training.run import prepare
 from sppdet.types import Dataset, Detections
 
-# Rungs in the paper's order: name, layer of the SVMs, box regression or not.
-RUNGS = (
-    ("SVM on the pooled pyramid", "pool", False),
-    ("SVM on fine-tuned fc6", "fc6", False),
-    ("SVM on fine-tuned fc7", "fc7", False),
-    ("SVM on fine-tuned fc7, box regression", "fc7", True),
-)
+RELEASE = Path(__file__).resolve().parent.parent / "configs" / "release.toml"
+
+
+def rungs(config: Config) -> list[tuple[str, str, DetectionConfig]]:
+    """Name, layer of the SVMs and rules of detection; the paper's rungs first, then our own."""
+    release = load_config(RELEASE, base=config).detection
+    alone = replace(release, box_regression=False)
+    fused = replace(release, softmax_weight=config.detection.softmax_weight)
+    fused = replace(fused, score_threshold=config.detection.score_threshold)
+    return [
+        ("SVM on the pooled pyramid", "pool", alone),
+        ("SVM on fine-tuned fc6", "fc6", alone),
+        ("SVM on fine-tuned fc7", "fc7", alone),
+        ("SVM on fine-tuned fc7, box regression", "fc7", release),
+        ("the same, softmax in the score", "fc7", fused),
+        ("the same, learned boxes and box voting: the default", "fc7", config.detection),
+    ]
 
 
 def rung_models(
@@ -55,16 +66,15 @@ def evaluate(
     best = detectors["fc7"]
     extractor: FeatureExtractor = best.extractor
     data = prepare(best.config, dataset, run / "cache", extractor, progress)
-    found: dict[str, dict[str, Detections]] = {name: {} for name, _, _ in RUNGS}
+    steps = rungs(best.config)
+    found: dict[str, dict[str, Detections]] = {name: {} for name, _, _ in steps}
     with progress.task("detecting", len(dataset)) as advance:
         for index, sample in enumerate(dataset):
             maps = data.maps.load(data.digests[index])
             features = RegionFeatures(best.head, maps, data.proposals[index])
-            for name, layer, regression in RUNGS:
-                detector = detectors[layer]
-                found[name][sample.image_id] = detector.detect_features(
-                    features, box_regression=regression
-                )
+            for name, layer, rules in steps:
+                judged = detectors[layer].detect_features(features, rules=rules)
+                found[name][sample.image_id] = judged
             advance(1)
     return {name: evaluate_voc(dataset, detections) for name, detections in found.items()}
 

@@ -1,4 +1,4 @@
-"""From scored regions to detections: threshold, NMS, box regression, NMS, cap."""
+"""From scored regions to detections: threshold, box regression, NMS, box voting, cap."""
 
 from __future__ import annotations
 
@@ -10,26 +10,61 @@ import torch
 from torchvision.ops import nms as torchvision_nms
 
 from sppdet import boxes as geometry
+from sppdet.errors import ConfigError
 from sppdet.types import Detections, FloatArray, IntArray
 
 # (region index, class) pairs -> boxes moved by each class's regressor.
 Refine = Callable[[IntArray, IntArray], FloatArray]
 
 
+REGRESSORS = ("both", "ridge", "learned")
+
+
 @dataclass(frozen=True)
 class DetectionConfig:
-    """What is kept of an image's scored regions."""
+    """What is kept of an image's scored regions. `configs/release.toml` has the release's rules."""
 
-    # A region is kept for a class when its SVM margin is above this (release: -1.5).
-    score_threshold: float = -1.5
+    # A region's score for a class is its SVM margin plus this much of the logarithm of the
+    # probability that fine-tuning's softmax gives the class; 0: the margin alone (release).
+    softmax_weight: float = 0.5
+    # A region is kept for a class when its score is above this (release, margins alone: -1.5).
+    score_threshold: float = -4.0
+    # At most this many regions of a class, the best, are looked at in an image.
+    max_candidates: int = 400
     # Of two boxes of a class whose IoU exceeds this, the lower-scored one is dropped.
     nms_iou: float = 0.3
+    # A kept box becomes the mean, weighted by exp(score), of the class's boxes that overlap it by
+    # at least this IoU ("box voting", Gidaris and Komodakis 2015); 0: boxes stay as they are.
+    vote_iou: float = 0.6
     # At most this many boxes of a class are kept in an image.
     max_per_class: int = 100
-    # Move the kept boxes with the box regressors, then apply NMS once more.
+    # Move the regions with the box regressors before NMS.
     box_regression: bool = True
-    # Boxes scored below this are not drawn or printed unless the user asks (release demo: -0.5).
+    # Which: the ridge regressors (release), those that fine-tuning learned, or the mean of both.
+    regressors: str = "both"
+    # Boxes scored below this are not drawn or printed unless the user asks.
     display_threshold: float = -0.5
+
+    def __post_init__(self) -> None:
+        if self.regressors not in REGRESSORS:
+            raise ConfigError(
+                f"detection.regressors is {self.regressors!r}",
+                mend=f"use one of {', '.join(REGRESSORS)}",
+            )
+        for name in ("nms_iou", "vote_iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(
+                    f"detection.{name} is {getattr(self, name)}", mend="give a number in [0, 1]"
+                )
+        for name in ("max_candidates", "max_per_class"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"detection.{name} is {getattr(self, name)}", mend="give 1 or more"
+                )
+        if self.softmax_weight < 0:
+            raise ConfigError(
+                f"detection.softmax_weight is {self.softmax_weight}", mend="give 0 or more"
+            )
 
 
 def nms(boxes: FloatArray, scores: FloatArray, iou: float) -> IntArray:
@@ -42,18 +77,18 @@ def nms(boxes: FloatArray, scores: FloatArray, iou: float) -> IntArray:
     return np.asarray(kept.numpy(), dtype=np.int64)
 
 
-def _survivors(
-    boxes: FloatArray, scores: FloatArray, config: DetectionConfig
-) -> tuple[IntArray, IntArray]:
-    """Region indices and class labels that pass the threshold, NMS and the cap."""
-    regions: list[IntArray] = []
-    labels: list[IntArray] = []
-    for label in range(scores.shape[1]):
-        above = np.flatnonzero(scores[:, label] > config.score_threshold)
-        kept = nms(boxes[above], scores[above, label], config.nms_iou)[: config.max_per_class]
-        regions.append(above[kept])
-        labels.append(np.full(len(kept), label, dtype=np.int64))
-    return np.concatenate(regions), np.concatenate(labels)
+def vote(kept: FloatArray, boxes: FloatArray, scores: FloatArray, iou: float) -> FloatArray:
+    """`float32 (M, 4)`: each of `kept (M, 4)` as the mean of the `boxes (N, 4)` that overlap it.
+
+    Only boxes of IoU at least `iou` count, weighted by `exp(score)`; a kept box that none
+    overlaps so stays. Source: Gidaris and Komodakis 2015, sec. 3.3.
+    """
+    # Only ratios of weights matter: with the best score at 0 nothing overflows.
+    weights = np.exp((scores - scores.max(initial=-np.inf)).astype(np.float64))
+    votes = (geometry.iou_matrix(kept, boxes) >= iou) * weights
+    total = votes.sum(axis=1, keepdims=True)
+    mean = np.divide(votes @ boxes, total, out=kept.astype(np.float64), where=total > 0)
+    return np.asarray(mean, dtype=np.float32)
 
 
 def select(
@@ -68,7 +103,7 @@ def select(
 
     Args:
         boxes: `float32 (N, 4)` proposals, original-image pixels.
-        scores: `float32 (N, K)` SVM margins; a class without an SVM scores -inf.
+        scores: `float32 (N, K)`; a class without an SVM scores -inf.
         classes: the K class names.
         size: the image's width and height in pixels.
         config: thresholds and caps.
@@ -77,24 +112,45 @@ def select(
     Scores stay those of the proposal, as in the release: the regressor moves a box, it does not
     judge it.
     """
-    if not len(boxes) or not classes:
-        empty = np.zeros((0, 4), np.float32)
-        return Detections(empty, np.zeros(0, np.float32), np.zeros(0, np.int64), classes)
-    regions, labels = _survivors(boxes, scores, config)
+    regions, labels = _candidates(scores, config)
     moved = boxes[regions] if refine is None or not len(regions) else refine(regions, labels)
-    out_boxes, out_scores = geometry.clip(moved, *size), scores[regions, labels]
-    inside = (geometry.areas(out_boxes) > 0).nonzero()[0]
-    out_boxes, out_scores, labels = out_boxes[inside], out_scores[inside], labels[inside]
-    if refine is not None:
-        kept = _nms_per_class(out_boxes, out_scores, labels, config.nms_iou)
-        out_boxes, out_scores, labels = out_boxes[kept], out_scores[kept], labels[kept]
+    moved, margins = geometry.clip(moved, *size), scores[regions, labels]
+    inside = (geometry.areas(moved) > 0).nonzero()[0]
+    moved, margins, labels = moved[inside], margins[inside], labels[inside]
+    parts = [
+        _distinct(moved[own], margins[own], int(label), config)
+        for label in np.unique(labels)
+        for own in [np.flatnonzero(labels == label)]
+    ]
+    out_boxes = np.concatenate([np.zeros((0, 4), np.float32), *(part[0] for part in parts)])
+    out_scores = np.concatenate([np.zeros(0, np.float32), *(part[1] for part in parts)])
+    out_labels = np.concatenate([np.zeros(0, np.int64), *(part[2] for part in parts)])
     order = np.argsort(-out_scores, kind="stable")
-    return Detections(out_boxes[order], out_scores[order], labels[order], classes)
+    return Detections(out_boxes[order], out_scores[order], out_labels[order], classes)
 
 
-def _nms_per_class(boxes: FloatArray, scores: FloatArray, labels: IntArray, iou: float) -> IntArray:
-    kept = [np.zeros(0, np.int64)]
-    for label in np.unique(labels):
-        mine = np.flatnonzero(labels == label)
-        kept.append(mine[nms(boxes[mine], scores[mine], iou)])
-    return np.concatenate(kept)
+def _distinct(
+    boxes: FloatArray, scores: FloatArray, label: int, config: DetectionConfig
+) -> tuple[FloatArray, FloatArray, IntArray]:
+    """One class's boxes after NMS, voting and the cap, with their scores and labels."""
+    best = nms(boxes, scores, config.nms_iou)[: config.max_per_class]
+    kept, kept_scores = boxes[best], scores[best]
+    if config.vote_iou:
+        # Voting may bring two boxes together: NMS again.
+        kept = vote(kept, boxes, scores, config.vote_iou)
+        apart = nms(kept, kept_scores, config.nms_iou)
+        kept, kept_scores = kept[apart], kept_scores[apart]
+    return kept, kept_scores, np.full(len(kept), label, dtype=np.int64)
+
+
+def _candidates(scores: FloatArray, config: DetectionConfig) -> tuple[IntArray, IntArray]:
+    """Region indices and class labels above the threshold; of each class the best so many."""
+    regions = [np.zeros(0, np.int64)]
+    labels = [np.zeros(0, np.int64)]
+    for label in range(scores.shape[1]):
+        above = np.flatnonzero(scores[:, label] > config.score_threshold)
+        best = np.argsort(-scores[above, label], kind="stable")[: config.max_candidates]
+        above = above[np.sort(best)]
+        regions.append(above)
+        labels.append(np.full(len(above), label, dtype=np.int64))
+    return np.concatenate(regions), np.concatenate(labels)

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sppdet.boxes import decode
 from sppdet.config import Config, from_dict, to_dict
-from sppdet.detection import select
-from sppdet.errors import ImageError, ModelFormatError, SppdetError
+from sppdet.detection import DetectionConfig, Refine, select
+from sppdet.errors import ModelFormatError, SppdetError
 from sppdet.features import FeatureExtractor, FeatureMaps
+from sppdet.finetune import OFFSET_SCALE
 from sppdet.head import RegionHead
-from sppdet.images import read_image
+from sppdet.images import as_image
 from sppdet.modelfile import ModelHeader, load_model, resolve_model, save_model
 from sppdet.proposals import Proposer, make_proposer
 from sppdet.regression import BoxRegressors
@@ -52,6 +54,20 @@ class RegionFeatures:
         """`float32 (N, fc7)`, after ReLU."""
         with torch.inference_mode():
             return np.asarray(self._head.run_fc7(torch.from_numpy(self.fc6)).numpy())
+
+    @cached_property
+    def log_probabilities(self) -> FloatArray:
+        """`float32 (N, K)`: logarithms of the fine-tuned softmax's probabilities of the classes."""
+        with torch.inference_mode():
+            logits = self._head.classify(torch.from_numpy(self.fc7))
+            return np.asarray(torch.log_softmax(logits, dim=1)[:, 1:].numpy())
+
+    def learned_boxes(self, regions: IntArray, labels: IntArray) -> FloatArray:
+        """`float32 (M, 4)`: some of the boxes, moved as fine-tuning learned for their classes."""
+        with torch.inference_mode():
+            offsets = self._head.offset(torch.from_numpy(self.fc7[regions])).numpy()
+        own = offsets.reshape(len(regions), -1, 4)[np.arange(len(regions)), labels]
+        return decode(own * np.array(OFFSET_SCALE, np.float32), self.boxes[regions])
 
     def layer(self, name: str) -> FloatArray:
         """The features of the layer `pool`, `fc6` or `fc7`."""
@@ -142,7 +158,7 @@ class Detector:
         `image` is a file or an RGB array `uint8 (H, W, 3)`. Raises ImageError when a file cannot
         be read or an array is of another type or shape.
         """
-        pixels = _as_image(image)
+        pixels = as_image(image)
         maps = self.extractor(pixels)
         return self.detect_regions(maps, self.propose(pixels))
 
@@ -151,23 +167,32 @@ class Detector:
         return self.detect_features(RegionFeatures(self.head, maps, boxes))
 
     def detect_features(
-        self, features: RegionFeatures, *, box_regression: bool | None = None
+        self, features: RegionFeatures, *, rules: DetectionConfig | None = None
     ) -> Detections:
-        """The objects among regions whose features are known.
-
-        `box_regression` overrides the config's; False keeps the proposals' own boxes.
-        """
-        wanted = self.config.detection.box_regression if box_regression is None else box_regression
-        boxes = features.boxes
+        """The objects among regions whose features are known; `rules` replace the config's."""
+        rules = rules or self.config.detection
         scores = self.svms.scores(features.layer(self.config.svm.layer))
+        if rules.softmax_weight:
+            scores += np.float32(rules.softmax_weight) * features.log_probabilities
+        known = self._refiner(features, rules) if rules.box_regression else None
+        return select(features.boxes, scores, self.classes, features.size, rules, known)
+
+    def _refiner(self, features: RegionFeatures, rules: DetectionConfig) -> Refine | None:
+        """What moves boxes: the regressors that `rules` ask for, as far as they were trained."""
+        regressors, tuned = self.regressors, self.config.finetune
+        learned = rules.regressors != "ridge" and tuned.steps > 0 and tuned.box_loss > 0
+        if rules.regressors == "learned" or regressors is None:
+            return features.learned_boxes if learned else None
 
         def refine(regions: IntArray, labels: IntArray) -> FloatArray:
-            assert self.regressors is not None
-            layer = features.layer(self.config.regression.layer)
-            return self.regressors.refine(layer[regions], boxes[regions], labels)
+            layer = features.layer(self.config.regression.layer)[regions]
+            moved = regressors.refine(layer, features.boxes[regions], labels)
+            if not learned:
+                return moved
+            both = (moved + features.learned_boxes(regions, labels)) / 2
+            return both.astype(np.float32)
 
-        known = refine if wanted and self.regressors is not None else None
-        return select(boxes, scores, self.classes, features.size, self.config.detection, known)
+        return refine
 
     def detect_many(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Detections | SppdetError]]:
         """Each file with its detections, or with the error that it gave; never stops early."""
@@ -201,15 +226,3 @@ def _check_fit(
     for name, shape in found.items():
         if shape != wanted[name]:
             raise ValueError(f"{name}.weights is {shape}, not {wanted[name]}")
-
-
-def _as_image(image: str | Path | ImageArray) -> ImageArray:
-    if isinstance(image, (str, Path)):
-        return read_image(Path(image))
-    mend = "give an RGB array uint8 (H, W, 3), or a file's path"
-    # OpenCV's imread gives None for a file that it cannot read.
-    if not isinstance(image, np.ndarray):
-        raise ImageError(f"an image of type {type(image).__name__}", mend=mend)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ImageError(f"an image array of type {image.dtype} and shape {image.shape}", mend=mend)
-    return image

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sppdet.boxes import areas, iou_matrix
-from sppdet.detection import DetectionConfig, Refine, nms, select
+from sppdet.detection import DetectionConfig, Refine, nms, select, vote
+from sppdet.errors import ConfigError
 from sppdet.types import FloatArray, IntArray
 
 Box = tuple[int, int, int, int]
@@ -18,6 +19,7 @@ Scored = tuple[float, Box]
 
 CLASSES = ("cat", "dog", "cow")
 SIZE = (40, 30)
+RELEASE = DetectionConfig(score_threshold=-1.5, vote_iou=0)
 NO_BOXES = np.zeros((0, 4), np.float32)
 # Thresholds that floating point holds exactly, so that the plain code cuts at the same place.
 EXACT = [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -47,13 +49,12 @@ def plain_select(
     for label, name in enumerate(CLASSES):
         mine = [(row[label], box) for box, row in zip(boxes, scores, strict=True)]
         above = [one for one in mine if one[0] > config.score_threshold]
+        above = sorted(above, key=lambda one: -one[0])[: config.max_candidates]
+        if moves is not None:
+            above = [(score, plain_move(box, moves[label])) for score, box in above]
+        above = [(score, plain_clip(box)) for score, box in above]
+        above = [one for one in above if one[1][0] < one[1][2] and one[1][1] < one[1][3]]
         kept = plain_nms(above, config.nms_iou)[: config.max_per_class]
-        if moves is not None:
-            kept = [(score, plain_move(box, moves[label])) for score, box in kept]
-        kept = [(score, plain_clip(box)) for score, box in kept]
-        kept = [one for one in kept if one[1][0] < one[1][2] and one[1][1] < one[1][3]]
-        if moves is not None:
-            kept = plain_nms(kept, config.nms_iou)
         out += [(name, score, box) for score, box in kept]
     return sorted(out, key=lambda one: -one[1])
 
@@ -144,6 +145,7 @@ def test_the_law_of_nms(seed: int, iou: float, count: int) -> None:
     threshold=st.sampled_from([-1.5, 0.0]),
     iou=st.sampled_from([0.25, 0.5]),
     cap=st.integers(1, 4),
+    candidates=st.integers(1, 8),
     moves=st.none() | st.lists(st.integers(0, 9), min_size=3, max_size=3),
 )
 def test_select_is_its_restatement(
@@ -152,11 +154,18 @@ def test_select_is_its_restatement(
     threshold: float,
     iou: float,
     cap: int,
+    candidates: int,
     moves: list[int] | None,
 ) -> None:
     row = st.lists(score, min_size=3, max_size=3)
     scores = data.draw(st.lists(row, min_size=len(boxes), max_size=len(boxes)))
-    config = DetectionConfig(score_threshold=threshold, nms_iou=iou, max_per_class=cap)
+    config = DetectionConfig(
+        score_threshold=threshold,
+        nms_iou=iou,
+        max_per_class=cap,
+        max_candidates=candidates,
+        vote_iou=0,
+    )
     box_array, score_array = as_arrays(boxes, scores)
     refine = None if moves is None else refiner(box_array, moves)
     found = select(box_array, score_array, CLASSES, SIZE, config, refine)
@@ -186,7 +195,7 @@ def test_detections_lie_in_the_image_best_first(seed: int, wild: bool) -> None:
 def test_by_hand() -> None:
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10]], np.float32)
     scores = np.array([[1.0, -1.0, -2.0], [2.0, -1.2, -2.0], [0.5, -1.6, -2.0]], np.float32)
-    found = select(boxes, scores, CLASSES, SIZE, DetectionConfig())
+    found = select(boxes, scores, CLASSES, SIZE, RELEASE)
     assert [(one.name, one.score) for one in found] == [("cat", 2.0), ("cat", 0.5), ("dog", -1.0)]
     np.testing.assert_array_equal(found.boxes, boxes[[1, 2, 0]])
 
@@ -194,7 +203,7 @@ def test_by_hand() -> None:
 def test_a_score_at_the_threshold_is_dropped() -> None:
     boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32)
     scores = np.array([[-1.5, -np.inf, np.nan], [-1.4375, -np.inf, np.nan]], np.float32)
-    found = select(boxes, scores, CLASSES, SIZE, DetectionConfig(score_threshold=-1.5))
+    found = select(boxes, scores, CLASSES, SIZE, RELEASE)
     assert [one.name for one in found] == ["cat"]
     np.testing.assert_array_equal(found.boxes, boxes[1:])
 
@@ -209,8 +218,9 @@ def test_the_regressor_moves_and_does_not_judge() -> None:
         return np.full((len(chosen), 4), [5, 5, 15, 15], np.float32)
 
     found = select(boxes, scores, CLASSES, SIZE, DetectionConfig(), refine)
-    # Every kept pair is asked for once; the two cats land on each other, and the better stays.
-    assert asked == [([1, 0, 0], [0, 0, 1])]
+    # Every pair above the threshold is asked for once; the two cats land on each other, and the
+    # better stays.
+    assert asked == [([0, 1, 0], [0, 0, 1])]
     assert [(one.name, one.score) for one in found] == [("cat", 2.0), ("dog", 0.25)]
     np.testing.assert_array_equal(found.boxes, [[5, 5, 15, 15]] * 2)
 
@@ -228,3 +238,55 @@ def test_the_cap_keeps_the_best_of_each_class(cap: int) -> None:
     scores = np.array([[1, 4, -9], [2, 3, -9], [3, 2, -9], [4, 1, -9]], np.float32)
     found = select(boxes, scores, CLASSES, (100, 30), DetectionConfig(max_per_class=cap))
     assert sorted(found.scores.tolist()) == sorted(list(range(5 - cap, 5)) * 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 12), iou=st.sampled_from([0.3, 0.6, 1]))
+def test_voting_is_the_weighted_mean_of_those_that_overlap(
+    seed: int, count: int, iou: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    corners = rng.integers(0, 12, (count, 2))
+    boxes = np.concatenate([corners, corners + rng.integers(4, 12, (count, 2))], 1)
+    boxes = boxes.astype(np.float32)
+    scores = rng.normal(size=count).astype(np.float32)
+    found = vote(boxes[:3], boxes, scores, iou)
+    for kept, mean in zip(boxes[:3], found, strict=True):
+        overlaps = iou_matrix(kept[None], boxes)[0]
+        voters = np.flatnonzero(overlaps >= iou)
+        votes = [(np.exp(float(scores[i])), boxes[i]) for i in voters]
+        total = sum(weight for weight, _ in votes)
+        expected = sum(weight * box.astype(np.float64) for weight, box in votes) / total
+        np.testing.assert_allclose(mean, expected, rtol=1e-5)
+
+
+def test_voting_alone_does_not_bring_two_boxes_together() -> None:
+    rng = np.random.default_rng(3)
+    corners = rng.uniform(0, 25, (300, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(5, 15, (300, 2))], 1).astype(np.float32)
+    scores = rng.normal(size=(300, 1)).astype(np.float32)
+    found = select(boxes, scores, ("cat",), (40, 40), DetectionConfig(vote_iou=0.4))
+    overlaps = iou_matrix(found.boxes, found.boxes)
+    assert len(found) > 3
+    assert overlaps[~np.eye(len(found), dtype=bool)].max() <= 0.3 + 1e-6
+
+
+def test_votes_of_huge_scores_do_not_overflow() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 8]], np.float32)
+    found = vote(boxes, boxes, np.array([1000.0, 990.0], np.float32), 0.5)
+    np.testing.assert_allclose(found, [[0, 0, 10, 10]] * 2, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"regressors": "none"},
+        {"vote_iou": 1.5},
+        {"nms_iou": -0.1},
+        {"max_candidates": 0},
+        {"softmax_weight": -1.0},
+    ],
+)
+def test_wrong_rules_are_named(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        DetectionConfig(**wrong)  # type: ignore[arg-type]

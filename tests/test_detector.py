@@ -92,18 +92,36 @@ def test_the_regressors_can_be_left_out(detector: Detector) -> None:
     image = picture()
     maps, boxes = detector.extractor(image), detector.propose(image)
     features = RegionFeatures(detector.head, maps, boxes)
-    moved = detector.detect_features(features)
-    plain = detector.detect_features(features, box_regression=False)
+    rules = replace(detector.config.detection, vote_iou=0.0)
+    plain = detector.detect_features(features, rules=replace(rules, box_regression=False))
     proposed = {tuple(box) for box in boxes.tolist()}
     assert {tuple(box) for box in plain.boxes.tolist()} <= proposed
-    assert not {tuple(box) for box in moved.boxes.tolist()} <= proposed
-    off = make_detector("detection.box_regression=false")
-    assert _same(off.detect(image), plain)
-    assert _same(off.detect_features(features, box_regression=True), moved)
+    found = {}
+    for which in ("both", "ridge", "learned"):
+        found[which] = detector.detect_features(features, rules=replace(rules, regressors=which))
+        assert not {tuple(box) for box in found[which].boxes.tolist()} <= proposed
+    assert not _same(found["both"], found["ridge"])
+    assert not _same(found["both"], found["learned"])
     detector = Detector(
         CLASSES, detector.config, detector.extractor, detector.head, detector.svms, None
     )
-    assert _same(detector.detect(image), plain)
+    assert _same(detector.detect_features(features, rules=rules), found["learned"])
+    ridge = replace(rules, regressors="ridge")
+    assert _same(detector.detect_features(features, rules=ridge), plain)
+
+
+def test_the_softmax_takes_part_as_weighted(detector: Detector) -> None:
+    image = picture()
+    features = RegionFeatures(detector.head, detector.extractor(image), detector.propose(image))
+    assert (features.log_probabilities <= 0).all()
+    rules = replace(detector.config.detection, score_threshold=-1e9, max_per_class=10**6)
+    rules = replace(rules, max_candidates=10**6, nms_iou=1.0, vote_iou=0.0, box_regression=False)
+    margins = detector.svms.scores(features.fc7)
+    for weight in (0.0, 0.5, 2.0):
+        found = detector.detect_features(features, rules=replace(rules, softmax_weight=weight))
+        expected = margins + np.float32(weight) * features.log_probabilities
+        expected = np.sort(expected[np.isfinite(expected)])[::-1]
+        np.testing.assert_allclose(found.scores, expected, rtol=1e-5)
 
 
 def test_the_features_of_a_region_do_not_depend_on_the_others(detector: Detector) -> None:
