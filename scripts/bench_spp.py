@@ -1,7 +1,10 @@
 """Time region pooling: ours, torchvision's `roi_pool` a level, and a loop over the regions.
 
-One table; the three are checked to agree bit for bit in the same run. Expect `roi_pool` to take at
-least 8 times as long as ours.
+    python scripts/bench_spp.py --threads 1 2 --json spp.json
+
+One table; all three are checked to give the same bits in the same run, with every number of
+threads, and take turns, so that a busy machine slows all alike. `roi_pool` is called once a level
+of the pyramid. Expect it to take at least 8 times as long as ours on two threads.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +23,7 @@ from torch import Tensor
 from torchvision.ops import roi_pool
 
 from sppdet.backbones.allocator import keep_freed_memory
+from sppdet.files import atomic_write_json
 from sppdet.spp import PAPER_LEVELS, spatial_pyramid_pool
 from sppdet.types import IntArray
 
@@ -51,32 +57,57 @@ def pool_by_loop(feature_map: Tensor, windows: IntArray) -> Tensor:
     return torch.stack(rows)
 
 
-def seconds(run: Callable[[], Tensor], repeats: int) -> tuple[float, float]:
-    """Least and median wall-clock seconds after one run to warm up."""
-    run()
-    times = []
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two float32 tensors are the same, signs of zeros included."""
+    return a.shape == b.shape and torch.equal(a.view(torch.int32), b.view(torch.int32))
+
+
+def measure(runs: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, list[float]]:
+    """Wall-clock seconds of each, in turns, after one to warm up that must give equal bits."""
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    results = [run() for run in runs.values()]
+    for name, result in zip(runs, results, strict=True):
+        if not same_bits(result, results[0]):
+            raise SystemExit(f"{name} differs from {next(iter(runs))}")
     for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times), statistics.median(times)
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            found[name].append(time.perf_counter() - start)
+    return found
+
+
+def rows(found: dict[str, list[float]], threads: int) -> list[dict[str, Any]]:
+    """Least and median milliseconds, and how many times the median of the first."""
+    base = statistics.median(next(iter(found.values())))
+    return [
+        {
+            "name": name,
+            "threads": threads,
+            "least_ms": min(times) * 1e3,
+            "median_ms": statistics.median(times) * 1e3,
+            "times_ours": statistics.median(times) / base,
+        }
+        for name, times in found.items()
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--regions", type=int, default=2000)
     parser.add_argument("--channels", type=int, default=256)
     parser.add_argument("--height", type=int, default=38)
     parser.add_argument("--width", type=int, default=50)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     keep_freed_memory()
 
     generator = torch.Generator().manual_seed(args.seed)
     cells = torch.randn(args.height, args.width, args.channels, generator=generator)
+    # Each gets the memory layout that suits it.
     ours_map = cells.permute(2, 0, 1)
     their_map = ours_map.contiguous()
     windows = random_windows(args.regions, args.height, args.width, args.seed)
@@ -85,21 +116,21 @@ def main() -> None:
         "roi_pool a level": lambda: pool_by_roi_pool(their_map, windows),
         "loop of adaptive_max_pool2d": lambda: pool_by_loop(their_map, windows),
     }
-    ours = runs["ours"]()
-    for name, run in runs.items():
-        if not torch.equal(run(), ours):
-            raise SystemExit(f"{name} differs from ours")
-    area = (windows[:, 2:] - windows[:, :2]).prod(axis=1).mean()
+    table = []
+    for threads in args.threads:
+        torch.set_num_threads(threads)
+        table += rows(measure(runs, args.repeats), threads)
+    area = float((windows[:, 2:] - windows[:, :2]).prod(axis=1).mean())
     print(
         f"{args.regions} regions of {area:.0f} cells on average, map {args.channels} x "
-        f"{args.height} x {args.width}, levels {PAPER_LEVELS}, {args.threads} threads; all equal"
+        f"{args.height} x {args.width}, levels {PAPER_LEVELS}; all equal, bit for bit"
     )
-    print(f"{'':30}{'least ms':>10}{'median ms':>11}{'x ours':>8}")
-    base = 0.0
-    for name, run in runs.items():
-        least, median = seconds(run, args.repeats)
-        base = base or median
-        print(f"{name:30}{least * 1e3:10.1f}{median * 1e3:11.1f}{median / base:8.1f}")
+    print(f"{'':30}{'threads':>8}{'least ms':>10}{'median ms':>11}{'x ours':>8}")
+    for row in table:
+        times = f"{row['least_ms']:10.1f}{row['median_ms']:11.1f}{row['times_ours']:8.1f}"
+        print(f"{row['name']:30}{row['threads']:8}{times}")
+    if args.json is not None:
+        atomic_write_json(args.json, {"settings": {**vars(args), "json": None}, "rows": table})
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from PIL import Image
 from sppdet.detector import Detector
 from sppdet.images import read_image
 from sppdet.progress import duration
-from sppdet.proposals import warm_up
 from sppdet.types import Detections
 from sppdet.visualise import draw, grid
+from sppdet.warmup import warm_up
 
 OUTPUT = Path("demo-output")
 # Package, and the photo's place in it. All are in the packages' wheels.

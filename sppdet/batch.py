@@ -15,18 +15,24 @@ from sppdet.types import Dataset, Detections, Sample
 
 
 def detect_dataset(
-    detector: Detector, dataset: Dataset, cache_dir: Path | None, progress: Progress
+    detector: Detector,
+    dataset: Dataset,
+    cache_dir: Path | None,
+    progress: Progress,
+    *,
+    workers: int = 0,
 ) -> dict[str, Detections]:
     """Every image's detections by image id, in the data set's order.
 
     With `cache_dir`, proposals and conv maps are kept there: evaluating another model of the same
-    backbone then takes a fraction of the time. Raises the first image's error: a figure over a
+    backbone then takes a fraction of the time. Proposals are computed on `workers` threads (0: one
+    a core). Raises the first image's error: a figure over a
     part of a data set would be wrong.
     """
     cache = None if cache_dir is None else cache_dir / "proposals"
     maps = None if cache_dir is None else MapStore(cache_dir / "maps", detector.extractor)
     paths = [sample.path for sample in dataset]
-    found = propose_all(paths, read_image, detector.propose, cache)
+    found = propose_all(paths, read_image, detector.propose, cache, workers=workers)
     out: dict[str, Detections] = {}
     with progress.task("detecting", len(dataset)) as advance:
         for sample, boxes in zip(dataset, found, strict=True):

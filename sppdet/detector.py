@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sppdet.boxes import decode
 from sppdet.config import Config, from_dict, to_dict
@@ -43,11 +44,24 @@ class RegionFeatures:
         with torch.inference_mode():
             return np.asarray(self._head.pool(self._maps, self.boxes).numpy())
 
+    def _fc6(self) -> Tensor:
+        if "pool" in self.__dict__:
+            return self._head.run_fc6(torch.from_numpy(self.pool))
+        return self._head.pool_fc6(self._maps, self.boxes)
+
+    def rows(self, name: str, regions: IntArray) -> FloatArray:
+        """Some regions' features of a layer; `pool` is computed for those alone."""
+        if name != "pool" or "pool" in self.__dict__:
+            return self.layer(name)[regions]
+        chosen, back = np.unique(regions, return_inverse=True)
+        with torch.inference_mode():
+            return np.asarray(self._head.pool(self._maps, self.boxes[chosen]).numpy()[back])
+
     @cached_property
     def fc6(self) -> FloatArray:
         """`float32 (N, fc6)`, after ReLU."""
         with torch.inference_mode():
-            return np.asarray(self._head.run_fc6(torch.from_numpy(self.pool)).numpy())
+            return np.asarray(self._fc6().numpy())
 
     @cached_property
     def fc7(self) -> FloatArray:
@@ -185,7 +199,7 @@ class Detector:
             return features.learned_boxes if learned else None
 
         def refine(regions: IntArray, labels: IntArray) -> FloatArray:
-            layer = features.layer(self.config.regression.layer)[regions]
+            layer = features.rows(self.config.regression.layer, regions)
             moved = regressors.refine(layer, features.boxes[regions], labels)
             if not learned:
                 return moved

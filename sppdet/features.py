@@ -20,7 +20,8 @@ from sppdet.types import ImageArray
 class FeatureConfig:
     """Which network sees the image, at which sizes, and what it hands on."""
 
-    # The convolutional network; see `sppdet.backbones.BACKBONES`.
+    # The convolutional network, see `sppdet.backbones.BACKBONES`; or the path of a classifier's
+    # model file, whose convolutional layers are used.
     backbone: str = "efficientnet_lite0"
     # ImageNet weights; without them the network's weights are drawn from the seed.
     pretrained: bool = True
@@ -28,7 +29,7 @@ class FeatureConfig:
     # changes no result, so the maps' digest leaves it out.
     download: bool = field(default=False, repr=False)
     # The network's maps that regions are pooled from; all must have one stride.
-    taps: tuple[str, ...] = ("bottleneck", "stage5")
+    taps: tuple[str, ...] = ("stage5",)
     # Short sides in pixels that the image is resized to; one forward pass each. The release uses
     # 480, 576, 688, 874, 1200 or 688 alone.
     scales: tuple[int, ...] = (600,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sppdet.errors import ConfigError, TrainingError
+from sppdet.errors import ConfigError, SppdetError, TrainingError
 from sppdet.features import FeatureMaps
 from sppdet.head import RegionHead
 from sppdet.sampling import Candidates, RegionBatch, sample_regions
+from sppdet.types import FloatArray
 
 # Offsets are divided by these, their rough standard deviations (Fast R-CNN normalises them too).
 OFFSET_SCALE = (0.1, 0.1, 0.2, 0.2)
@@ -23,6 +25,8 @@ OFFSET_SCALE = (0.1, 0.1, 0.2, 0.2)
 # Share of the mean deviation that is added to every pooled value's own.
 FLAT_SHARE = 0.1
 
+# An image's maps, what is learned of it, the boxes to pool, and whether they are pooled mirrored.
+_Regions = tuple[FeatureMaps, RegionBatch, FloatArray, bool]
 LoadImage = Callable[[int], tuple[FeatureMaps, Candidates]]
 
 
@@ -35,10 +39,10 @@ class FineTuneConfig:
     """
 
     # Optimisation steps; 0 leaves the layers as they were initialised.
-    steps: int = 6000
+    steps: int = 5000
     # Images a step, and regions taken from each (release: 128 regions in all).
     images: int = 2
-    regions: int = 64
+    regions: int = 96
     # Share of regions that are objects.
     foreground: float = 0.25
     # A region is an object from this IoU on, and background in the half-open interval below.
@@ -51,6 +55,8 @@ class FineTuneConfig:
     # falls to 0 along a cosine.
     learning_rate: float = 5e-4
     warmup: float = 0.1
+    # The learning rate of the backbone's upper stages, as a share of that of the other layers.
+    upper_rate: float = 0.2
     weight_decay: float = 0.01
     # Weight of the box loss beside the classification loss; 0 trains classification alone, as
     # the release does.
@@ -65,6 +71,20 @@ class FineTuneConfig:
             raise ConfigError("finetune.background_low must lie below finetune.background_high")
         if not 0 < self.foreground_iou <= 1 or not 0 <= self.foreground <= 1:
             raise ConfigError("finetune.foreground and foreground_iou are shares: 0 to 1")
+        for name in ("flip", "warmup"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(
+                    f"finetune.{name} is {getattr(self, name)}", mend="give a share: 0 to 1"
+                )
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(
+                f"finetune.learning_rate is {self.learning_rate}", mend="give a number above 0"
+            )
+        for name in ("weight_decay", "box_loss"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"finetune.{name} is {getattr(self, name)}", mend="give 0 or more"
+                )
 
 
 class Losses(NamedTuple):
@@ -112,8 +132,11 @@ class FineTuner:
     def __init__(self, head: RegionHead, config: FineTuneConfig, seed: int) -> None:
         self.head, self.config, self.seed, self.step = head, config, seed, 0
         self.input_mean, self.input_scale = torch.zeros(head.dim), torch.ones(head.dim)
+        upper = [] if head.upper is None else list(head.upper.parameters())
+        known = {id(parameter) for parameter in upper}
+        fresh = [one for one in head.parameters() if id(one) not in known]
         self.optimizer = torch.optim.AdamW(
-            head.parameters(),
+            [{"params": fresh, "share": 1.0}, {"params": upper, "share": config.upper_rate}],
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
             fused=True,
@@ -162,26 +185,59 @@ class FineTuner:
         rng = np.random.default_rng([self.seed, 2, self.step])
         torch.manual_seed(int(rng.integers(2**62)))
         self.head.train()
-        pooled, batches = [], []
+        regions = []
         for image in images_of_step(config, n_images, self.step, self.seed):
             maps, found = load(image)
             batch = self._sample(found, rng)
             flip = bool(rng.random() < config.flip)
-            pooled.append(self.head.pool(maps, batch.boxes, flip=flip))
-            batches.append(_mirrored(batch) if flip else batch)
-        total, losses = self._loss(torch.cat(pooled), batches)
-        if not math.isfinite(losses.total):
-            raise TrainingError(
-                f"the loss is not finite at step {self.step}",
-                mend="lower finetune.learning_rate",
-            )
+            regions.append((maps, _mirrored(batch) if flip else batch, batch.boxes, flip))
+        losses = self._descend(regions)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+            group["lr"] = group["share"] * learning_rate(config, self.step)
         self.optimizer.step()
         self.step += 1
         return losses
+
+    def _descend(self, regions: list[_Regions]) -> Losses:
+        """Sets the gradients of all layers; raises TrainingError before if the loss is not finite.
+
+        What is below fc6 runs image by image, each image on a thread of its own: two images on
+        two cores take little longer than one, which two cores on each layer in turn do not reach.
+        The gradients are added up in the images' order, so that threads never change a bit.
+        """
+        shared = [p for p in self.head.below_fc6() if p.requires_grad]
+        with ThreadPoolExecutor(len(regions), initializer=torch.set_num_threads, initargs=(1,)) as (
+            pool
+        ):
+            try:
+                pooled = list(pool.map(self._pool, regions))
+            except SppdetError as error:  # maps of upper stages that are no numbers any more
+                raise self._diverged() from error
+            joined = torch.cat([one.detach() for one in pooled]).requires_grad_(bool(shared))
+            total, losses = self._loss(joined, [one[1] for one in regions])
+            if not math.isfinite(losses.total):
+                raise self._diverged()
+            self.optimizer.zero_grad(set_to_none=True)
+            total.backward()  # type: ignore[no-untyped-call]
+            if joined.grad is None:
+                return losses
+            parts = torch.split(joined.grad, [len(one) for one in pooled])
+            found = pool.map(
+                lambda one, grad: torch.autograd.grad(one, shared, grad), pooled, parts
+            )
+            for grads in found:
+                for parameter, grad in zip(shared, grads, strict=True):
+                    parameter.grad = grad if parameter.grad is None else parameter.grad + grad
+        return losses
+
+    def _pool(self, one: _Regions) -> Tensor:
+        maps, _, boxes, flip = one
+        return self.head.pool(maps, boxes, flip=flip)
+
+    def _diverged(self) -> TrainingError:
+        return TrainingError(
+            f"the loss is not finite at step {self.step}", mend="lower finetune.learning_rate"
+        )
 
     def _loss(self, pooled: Tensor, batches: list[RegionBatch]) -> tuple[Tensor, Losses]:
         labels = torch.from_numpy(np.concatenate([batch.labels for batch in batches]))

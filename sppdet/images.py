@@ -67,6 +67,23 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> ImageArray:
         return _to_rgb(image if turn is None else image.transpose(turn), path)
 
 
+def as_image(image: str | Path | ImageArray) -> ImageArray:
+    """The pixels of a file, or the array itself: RGB `uint8 (H, W, 3)`.
+
+    Raises:
+        ImageError: as `read_image`, or an array of another type or shape.
+    """
+    if isinstance(image, (str, Path)):
+        return read_image(Path(image))
+    mend = "give an RGB array uint8 (H, W, 3), or a file's path"
+    # OpenCV's imread gives None for a file that it cannot read.
+    if not isinstance(image, np.ndarray):
+        raise ImageError(f"an image of type {type(image).__name__}", mend=mend)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ImageError(f"an image array of type {image.dtype} and shape {image.shape}", mend=mend)
+    return image
+
+
 def image_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """`(width, height)` in pixels of what `read_image` returns; raises ImageError as it does.
 

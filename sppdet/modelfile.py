@@ -24,6 +24,14 @@ FORMAT_VERSION = 1
 SHIPPED = Path(__file__).parent / "models"
 SUFFIX = ".safetensors"
 
+# Kinds of models, and the command that writes each.
+DETECTOR, CLASSIFIER, SVM_CLASSIFIER = "detector", "classifier", "classifier of SVMs"
+_COMMANDS = {
+    DETECTOR: "sppdet train",
+    CLASSIFIER: "sppdet classify train",
+    SVM_CLASSIFIER: "sppdet classify represent",
+}
+
 # A single entry: safetensors writes several in an order that changes from call to call.
 _ENTRY = "sppdet"
 # The file begins with the length of its JSON as a little-endian integer of this many bytes.
@@ -47,6 +55,7 @@ class ModelHeader:
         backbone_digest: SHA-256 of that network's weights.
         description: one line for people.
         provenance: how it was trained: data, versions, figures.
+        kind: what the file is a model of; files from before there were several are detectors.
     """
 
     classes: tuple[str, ...]
@@ -55,6 +64,7 @@ class ModelHeader:
     backbone_digest: str
     description: str
     provenance: dict[str, Any]
+    kind: str = DETECTOR
 
 
 # What JSON makes of the header's fields.
@@ -65,6 +75,7 @@ _TYPES: dict[str, type] = {
     "backbone_digest": str,
     "description": str,
     "provenance": dict,
+    "kind": str,
 }
 
 
@@ -77,6 +88,15 @@ class ModelInfo:
     description: str
     classes: tuple[str, ...]
     size_bytes: int
+    provenance: dict[str, Any]
+
+    @property
+    def trained_on(self) -> str:
+        """The data set and how many of its images, in words; empty if the file does not say."""
+        dataset, images = (self.provenance.get(key) for key in ("dataset", "images"))
+        if not isinstance(dataset, str):
+            return ""
+        return f"{dataset}, {images} images" if isinstance(images, int) else dataset
 
 
 def save_model(path: Path, header: ModelHeader, tensors: Mapping[str, NDArray[Any]]) -> None:
@@ -94,12 +114,12 @@ def save_model(path: Path, header: ModelHeader, tensors: Mapping[str, NDArray[An
     atomic_write_bytes(path, safetensors.numpy.save(arrays, metadata={_ENTRY: text}))
 
 
-def load_model(path: Path) -> tuple[ModelHeader, Tensors]:
+def load_model(path: Path, kind: str = DETECTOR) -> tuple[ModelHeader, Tensors]:
     """The header and the tensors of a model file, in the dtypes they were stored in.
 
-    Raises ModelFormatError, naming the file and the mend, when it is missing, not a model, of
-    another format version, truncated, changed in any bit of its content, or not finite. What is
-    allocated is bounded by the file's size, whatever the file claims.
+    Raises ModelFormatError, naming the file and the mend, when it is missing, not a model, not of
+    this kind, of another format version, truncated, changed in any bit of its content, or not
+    finite. What is allocated is bounded by the file's size, whatever the file claims.
     """
     try:
         entry = _read_entry(path)
@@ -117,8 +137,22 @@ def load_model(path: Path) -> tuple[ModelHeader, Tensors]:
             "is damaged: its content does not match its digest", where=path, mend=_COPY_AGAIN
         )
     header = _as_header(entry, path)
+    if header.kind != kind:
+        raise ModelFormatError(
+            f"is a {header.kind}, not a {kind}",
+            where=path,
+            mend=f"give a file that {_COMMANDS[kind]} wrote",
+        )
     _check_finite(tensors, path)
     return header, tensors
+
+
+def model_kind(path: Path) -> str:
+    """What a file is a model of: `DETECTOR`, `CLASSIFIER` or `SVM_CLASSIFIER`; reads its header.
+
+    Raises ModelFormatError when it is missing, not a model or of another format version.
+    """
+    return _as_header(_read_entry(path), path).kind
 
 
 def list_models() -> list[ModelInfo]:
@@ -130,7 +164,9 @@ def list_models() -> list[ModelInfo]:
     for name, path in _shipped().items():
         header = _as_header(_read_entry(path), path)
         size = path.stat().st_size
-        found.append(ModelInfo(name, path, header.description, header.classes, size))
+        found.append(
+            ModelInfo(name, path, header.description, header.classes, size, header.provenance)
+        )
     return found
 
 
@@ -206,6 +242,7 @@ def _read_json(path: Path) -> tuple[dict[str, Any], int, int]:
 
 
 def _as_header(entry: dict[str, Any], path: Path) -> ModelHeader:
+    entry = {"kind": DETECTOR, **entry}
     wrong = [name for name, kind in _TYPES.items() if type(entry.get(name)) is not kind]
     if not wrong and not all(isinstance(name, str) for name in entry["classes"]):
         wrong = ["classes"]
@@ -223,7 +260,7 @@ def _check_finite(tensors: Mapping[str, NDArray[Any]], path: Path) -> None:
             raise ModelFormatError(
                 f"tensor {name!r} has values that are not finite",
                 where=path,
-                mend="train the model again, with a lower finetune.learning_rate",
+                mend="train the model again, with a lower learning rate",
             )
 
 
@@ -254,7 +291,7 @@ def _not_a_model(path: Path) -> ModelFormatError:
     return ModelFormatError(
         "is not an sppdet model, or only the beginning of one",
         where=path,
-        mend="give a file that sppdet train wrote, or copy it again",
+        mend="give a file that sppdet train or sppdet classify wrote, or copy it again",
     )
 
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sppdet.compiled import all_ready
 from sppdet.errors import ConfigError, SppdetError
 from sppdet.spp_kernels import (
     Floats,
@@ -133,6 +134,28 @@ def paper_window(side: int, level: int) -> tuple[int, int]:
             mend="use the exact rule",
         )
     return window, stride
+
+
+def is_compiled() -> bool:
+    """Whether pooling can start at once, rather than compile first (some 10 seconds)."""
+    return all_ready("sppdet.spp_kernels")
+
+
+def warm_up(announce: Callable[[str], object] | None = None) -> None:
+    """Load pooling's machine code, making it first where there is none yet.
+
+    `announce` is called with a line for the user, only if there is something to wait for. Gradients
+    take another code on one thread than on several: set torch's number of threads before.
+    """
+    if announce is not None and not is_compiled():
+        announce("compiling spatial pyramid pooling, once after installing (about 10 seconds)")
+    windows = np.array([[0, 0, 3, 2], [1, 0, 3, 3]], np.int64)
+    modes: tuple[Mode, ...] = ("max", "mean")
+    with torch.inference_mode(False), torch.enable_grad():
+        for mode in modes:
+            cells = torch.zeros(3, 3, 2).permute(2, 0, 1).requires_grad_(True)
+            pooled = spatial_pyramid_pool(cells, windows, (2, 1), mode)
+            pooled.sum().backward()  # type: ignore[no-untyped-call]
 
 
 class _RegionPool(torch.autograd.Function):

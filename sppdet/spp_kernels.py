@@ -6,39 +6,29 @@ that threads can share a call and the result does not depend on how many there a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from sppdet.compiled import kernel
 from sppdet.types import IntArray
 
 Floats = NDArray[np.floating[Any]]
-Kernel = TypeVar("Kernel", bound=Callable[..., None])
 
 # Scratch rows are this much longer than the channels, or a column of them, a power of two apart,
 # would compete for the same few cache sets.
 SKEW = 16
 
 
-def compiled(function: Kernel) -> Kernel:
-    """`function` compiled on first call; the machine code is cached on disk where that can be."""
-    try:
-        return cast(Kernel, njit(nogil=True, cache=True)(function))
-    except RuntimeError:  # neither the package's folder nor the user's cache is writable
-        return cast(Kernel, njit(nogil=True)(function))
-
-
-@compiled
+@kernel
 def larger(out: Floats, a: Floats, b: Floats) -> None:
     """`out = max(a, b)`."""
     for c in range(out.size):
         out[c] = a[c] if a[c] > b[c] else b[c]
 
 
-@compiled
+@kernel
 def largest(out: Floats, a: Floats, b: Floats) -> None:
     """`out = max(out, a, b)`."""
     for c in range(out.size):
@@ -46,7 +36,7 @@ def largest(out: Floats, a: Floats, b: Floats) -> None:
         out[c] = m if m > out[c] else out[c]
 
 
-@compiled
+@kernel
 def fill_tile_maxima(tables: Floats) -> None:
     """From the map in `tables[0, 0]`, `tables[i, j, y, x]`: the maximum of 2^i x 2^j cells.
 
@@ -68,7 +58,7 @@ def fill_tile_maxima(tables: Floats) -> None:
                 larger(tables[i, j, y].ravel()[:count], row[:count], row[shift : shift + count])
 
 
-@compiled
+@kernel
 def fill_integral(feature_map: Floats, integral: Floats) -> None:
     """`integral[y, x]` (float64): the sum of the cells above `y` and left of `x`."""
     height, width, channels = feature_map.shape
@@ -83,7 +73,7 @@ def fill_integral(feature_map: Floats, integral: Floats) -> None:
                 out[c] = above[c] + line[c]
 
 
-@compiled
+@kernel
 def max_bins(tables: Floats, window: IntArray, level: int, bins: Floats) -> None:
     """The maxima of one window's `level` x `level` bins, each covered by tiles of `tables`."""
     down, right = tables.shape[0] - 1, tables.shape[1] - 1
@@ -113,7 +103,7 @@ def max_bins(tables: Floats, window: IntArray, level: int, bins: Floats) -> None
                     first = False
 
 
-@compiled
+@kernel
 def merge_bins(fine: Floats, level: int, bins: Floats) -> None:
     """The maxima of `level` x `level` bins from those of a finer level that `level` divides."""
     side = round(np.sqrt(len(fine)))
@@ -131,7 +121,7 @@ def merge_bins(fine: Floats, level: int, bins: Floats) -> None:
                     largest(out, a, b)
 
 
-@compiled
+@kernel
 def mean_bins(integral: Floats, window: IntArray, level: int, bins: Floats) -> None:
     """The means of one window's bins, from the map's float64 integral `(h + 1, w + 1, C)`."""
     x1, y1, x2, y2 = window
@@ -148,7 +138,7 @@ def mean_bins(integral: Floats, window: IntArray, level: int, bins: Floats) -> N
                 out[k] = ((d[k] - c[k]) - (b[k] - a[k])) * share
 
 
-@compiled
+@kernel
 def write_channel_major(bins: Floats, out: Floats) -> None:
     """`out[c * len(bins) + bin] = bins[bin, c]`; it is the writes that go in order of memory."""
     count, channels = bins.shape
@@ -158,7 +148,7 @@ def write_channel_major(bins: Floats, out: Floats) -> None:
             column[index] = bins[index, c]
 
 
-@compiled
+@kernel
 def pool_max(
     tables: Floats, windows: IntArray, levels: IntArray, sources: IntArray, out: Floats
 ) -> None:
@@ -185,7 +175,7 @@ def pool_max(
             write_channel_major(bins, out[r, begin : begin + level * level * channels])
 
 
-@compiled
+@kernel
 def pool_mean(integral: Floats, windows: IntArray, levels: IntArray, out: Floats) -> None:
     """Average-pool `windows` into the rows of `out`; `levels` as in `pool_max`."""
     channels = integral.shape[2]
@@ -200,7 +190,7 @@ def pool_mean(integral: Floats, windows: IntArray, levels: IntArray, out: Floats
             write_channel_major(bins, out[r, begin : begin + level * level * channels])
 
 
-@compiled
+@kernel
 def scatter_max(
     grad: Floats, feature_map: Floats, windows: IntArray, levels: IntArray, out: Floats
 ) -> None:
@@ -233,10 +223,14 @@ def scatter_max(
                     out[where_y[c], where_x[c], c] += grad[r, before + index, c]
 
 
-@compiled
+@kernel
 def scatter_mean(grad: Floats, windows: IntArray, levels: IntArray, out: Floats) -> None:
-    """Add each bin's gradient, shared among its cells, to `out (h, w, C)`; as `scatter_max`."""
-    channels = out.shape[2]
+    """Add each bin's gradient, shared among its cells, to `out (h, w, C)`; as `scatter_max`.
+
+    Each bin is four numbers in a table whose running sums along both axes are the gradient.
+    """
+    rows, columns, channels = out.shape
+    table = np.zeros((rows + 1, columns + 1, channels), np.float64)
     for r in range(len(windows)):
         x1, y1, x2, y2 = windows[r]
         height, width = y2 - y1, x2 - x1
@@ -247,7 +241,18 @@ def scatter_mean(grad: Floats, windows: IntArray, levels: IntArray, out: Floats)
                 top, bottom = y1 + i * height // level, y1 + ((i + 1) * height + level - 1) // level
                 left, end = x1 + j * width // level, x1 + ((j + 1) * width + level - 1) // level
                 share = 1.0 / ((bottom - top) * (end - left))
-                for y in range(top, bottom):
-                    for x in range(left, end):
-                        for c in range(channels):
-                            out[y, x, c] += share * grad[r, before + index, c]
+                for c in range(channels):
+                    value = share * grad[r, before + index, c]
+                    table[top, left, c] += value
+                    table[top, end, c] -= value
+                    table[bottom, left, c] -= value
+                    table[bottom, end, c] += value
+    above = np.zeros((columns, channels), np.float64)
+    line = np.empty(channels, np.float64)
+    for y in range(rows):
+        line[:] = 0.0
+        for x in range(columns):
+            for c in range(channels):
+                line[c] += table[y, x, c]
+                above[x, c] += line[c]
+                out[y, x, c] += above[x, c]

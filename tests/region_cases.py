@@ -10,8 +10,10 @@ import torch
 from sppdet.features import FeatureConfig, FeatureExtractor, FeatureMaps, ScaledMap
 from sppdet.types import FloatArray
 
-# EfficientNet-Lite0 has a pretrained 1x1 head, ZF-5 has none.
-PRETRAINED = FeatureConfig(scales=(96,))
+# EfficientNet-Lite0 has a pretrained 1x1 head and stages that can be trained above `stage5`,
+# ZF-5 has neither.
+PRETRAINED = FeatureConfig(taps=("bottleneck", "stage5"), scales=(96,))
+CUT = FeatureConfig(taps=("stage5",), scales=(96,))
 PLAIN = FeatureConfig(backbone="zf5", pretrained=False, taps=("conv",), scales=(96,))
 
 

@@ -18,16 +18,17 @@ PACKAGE = ROOT / "sppdet"
 # From the bottom up. A unit imports from lines below its own only, and from itself.
 LAYERS = (
     ("errors", "types", "boxes"),
-    ("files", "progress", "images", "prefetch"),
-    ("settings", "visualise", "datasets"),
+    ("files", "progress", "images", "prefetch", "compiled"),
+    ("settings", "visualise", "datasets", "modelfile"),
     ("proposals", "backbones", "hinge", "ridge", "spp_kernels"),
     ("projection", "spp", "mining_cache", "svm", "regression", "detection"),
-    ("features", "sampling", "mining", "evaluation"),
-    ("head", "mapstore"),
+    ("features", "sampling", "mining", "evaluation", "warmup"),
+    ("region_pool", "mapstore"),
+    ("head",),
     ("finetune",),
-    ("config", "modelfile"),
+    ("config",),
     ("detector",),
-    ("batch", "training"),
+    ("batch", "training", "rcnn", "classification"),
     ("cli",),
 )
 RANK = {unit: rank for rank, line in enumerate(LAYERS) for unit in line}

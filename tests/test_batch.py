@@ -68,6 +68,11 @@ def test_every_image_is_there_in_order_as_if_alone(detector: Detector, dataset: 
     assert sum(map(len, found.values())) > IMAGES
 
 
+def test_the_number_of_workers_changes_nothing(detector: Detector, dataset: Dataset) -> None:
+    found = [detect_dataset(detector, dataset, None, QUIET, workers=n) for n in (1, 3)]
+    assert _same(*found)
+
+
 def test_a_cache_gives_what_float16_maps_give(
     detector: Detector, dataset: Dataset, tmp_path: Path
 ) -> None:

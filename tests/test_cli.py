@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from sppdet import modelfile
 from sppdet.cli import main
 from sppdet.config import load_config
 from sppdet.datasets import load_voc, make_synthetic_voc
@@ -358,7 +359,58 @@ def test_settings_are_a_config_file(run: Run, tmp_path: Path) -> None:
     assert all(lines[i - 1].startswith("#") for i, line in enumerate(lines) if line[:2] == "c ")
 
 
-def test_models_are_listed(run: Run) -> None:
+def test_models_are_listed_and_used_by_name(
+    run: Run, shapes: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modelfile, "SHIPPED", tmp_path)
+    assert run("models").out.startswith("none; train one")
+    for name in ("default", "fast", "accurate"):
+        (tmp_path / f"{name}.safetensors").write_bytes(model.read_bytes())
+    ran = run("models")
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["accurate", "default", "fast"]
+    size, classes = f"{model.stat().st_size / 1e6:.1f} MB", len(load_voc(shapes, "train").classes)
+    for line in lines:
+        assert f": {size}, {classes} classes, trained on shapes train, 4 images" in line
+    image = next((shapes / "JPEGImages").iterdir())
+    told = [run("detect", image, "--model", name).out for name in ("fast", "accurate")]
+    told += [run("detect", image).out, run("detect", image, "--model", model).out]
+    assert all("1 images" in one for one in told)
+    _one_line(run("detect", image, "--model", "quick"), "no such model", "accurate, default, fast")
+
+
+def test_the_shipped_models_are_listed(run: Run) -> None:
     ran = run("models")
     assert ran.code == 0
     assert ran.out
+
+
+def test_detect_in_both_modes(run: Run, shapes: Path, model: Path, tmp_path: Path) -> None:
+    image = next((shapes / "JPEGImages").iterdir())
+    loose = ("--set", "detection.score_threshold=-9.0", "--threshold", "-9")
+    few = (*loose, "--set", "proposals.max_proposals=5", "--model", model)
+    files = {mode: tmp_path / f"{mode}.json" for mode in ("spp", "rcnn")}
+    for mode, file in files.items():
+        ran = run("detect", image, "--mode", mode, "--json", file, *few)
+        assert ran.code == 0
+        assert ("regions: 5 of 5" in ran.err) == (mode == "rcnn")
+    default = tmp_path / "default.json"
+    run("detect", image, "--json", default, *few)
+    found = {mode: json.loads(file.read_text()) for mode, file in files.items()}
+    assert json.loads(default.read_text()) == found["spp"]
+    assert found["rcnn"]["classes"] == found["spp"]["classes"]
+    assert len(found["spp"]["images"][0]["detections"]) > 0
+    assert found["rcnn"]["images"] != found["spp"]["images"]
+    assert run("detect", image, "--mode", "fast").code == 2
+
+
+def test_evaluate_leaves_no_maps_behind_unless_asked(
+    run: Run, shapes: Path, model: Path, tmp_path: Path
+) -> None:
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    common = ("evaluate", shapes, "--model", model, "--out", out, "--threads", "1")
+    assert run(*common).code == 0
+    assert {path.suffix for path in out.rglob("*") if path.is_file()} == {".txt", ".json"}
+    assert run(*common, "--cache", cache).code == 0
+    assert len(list(cache.rglob("*.maps"))) == len(load_voc(shapes, "val"))

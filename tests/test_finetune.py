@@ -17,16 +17,23 @@ from torch import Tensor
 
 from sppdet.errors import ConfigError, SppdetError, TrainingError
 from sppdet.features import FeatureMaps, ScaledMap
-from sppdet.finetune import FineTuneConfig, FineTuner, LoadImage, images_of_step, learning_rate
+from sppdet.finetune import (
+    FineTuneConfig,
+    FineTuner,
+    LoadImage,
+    _mirrored,
+    images_of_step,
+    learning_rate,
+)
 from sppdet.head import HeadConfig, RegionHead
 from sppdet.sampling import Candidates, candidates
 from sppdet.types import Sample
-from tests.region_cases import PLAIN, extractor, random_boxes, random_maps
+from tests.region_cases import CUT, PLAIN, extractor, random_boxes, random_maps
 
 SIZE = 192
 N_IMAGES = 4
 N_CLASSES = 3
-SMALL = HeadConfig((2, 1), 8, (), (), fc6=24, fc7=16, dropout=0.2)
+SMALL = HeadConfig((2, 1), 8, (), (), fc6=24, fc7=16, dropout=0.2, upper=False)
 CONFIG = FineTuneConfig(steps=12, regions=16, learning_rate=0.01)
 
 
@@ -181,6 +188,65 @@ def test_a_resumed_run_ends_in_the_same_bits(stop: int, measured: bool) -> None:
     assert equal(resumed.state(), whole.state())
 
 
+def upper_tuner(**changes: float) -> FineTuner:
+    """One whose head trains the backbone's upper stages too."""
+    config = replace(SMALL, semantic_levels=(1,), upper=True, dropout=0.0)
+    head = RegionHead(config, extractor(CUT), N_CLASSES)
+    return FineTuner(head, replace(CONFIG, **changes), 0)  # type: ignore[arg-type]
+
+
+def load_cut(index: int) -> tuple[FeatureMaps, Candidates]:
+    return random_maps(CUT, SIZE, SIZE, seed=index), load(index)[1]
+
+
+def test_the_upper_stages_resume_in_the_same_bits_too() -> None:
+    whole, begun = upper_tuner(), upper_tuner()
+    losses = run(whole, 4, load_cut)
+    run(begun, 2, load_cut)
+    resumed = upper_tuner()
+    resumed.load_state(kept(begun))
+    assert run(resumed, 2, load_cut) == losses[2:]
+    assert equal(resumed.state(), whole.state())
+
+
+def test_images_on_threads_give_the_gradients_of_one_backward_pass() -> None:
+    tuner = upper_tuner()
+    before = copy.deepcopy(tuner.head)
+    tuner.run_step(N_IMAGES, load_cut)
+    found = {name: p.grad for name, p in tuner.head.named_parameters()}
+    # The same step, its loss taken through one graph.
+    rng = np.random.default_rng([0, 2, 0])
+    torch.manual_seed(int(rng.integers(2**62)))
+    pooled, batches = [], []
+    for index in images_of_step(CONFIG, N_IMAGES, 0, 0):
+        maps, candidates_ = load_cut(index)
+        batch = tuner._sample(candidates_, rng)
+        flip = bool(rng.random() < CONFIG.flip)
+        pooled.append(before.pool(maps, batch.boxes, flip=flip))
+        batches.append(_mirrored(batch) if flip else batch)
+    tuner.head = before
+    tuner._loss(torch.cat(pooled), batches)[0].backward()  # type: ignore[no-untyped-call]
+    assert {name.split(".")[0] for name in found} >= {"upper", "reduce", "fc6"}
+    for name, parameter in before.named_parameters():
+        expected, grad = parameter.grad, found[name]
+        assert expected is not None
+        assert grad is not None
+        torch.testing.assert_close(
+            grad, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max())
+        )
+
+
+def test_the_upper_stages_have_a_rate_of_their_own() -> None:
+    frozen, moved = upper_tuner(upper_rate=0.0), upper_tuner()
+    for tuner, moves in ((frozen, False), (moved, True)):
+        before = copy.deepcopy(tuner.head.state_dict())
+        run(tuner, 2, load_cut)
+        for name, value in tuner.head.state_dict().items():
+            if name.startswith("upper.") and name.endswith("weight"):
+                assert torch.equal(value, before[name]) is not moves
+        assert not torch.equal(tuner.head.fc6.weight, before["fc6.weight"])
+
+
 def test_the_state_before_the_first_step_can_be_taken_up() -> None:
     fresh, other = tuner_of(), tuner_of(head_seed=5)
     other.load_state(kept(fresh))
@@ -318,6 +384,16 @@ def test_a_mirrored_region_has_the_mirrored_target() -> None:
         {"background_high": 1.1},
         {"foreground_iou": 0.0},
         {"foreground": 1.5},
+        {"flip": -0.1},
+        {"flip": 1.1},
+        {"warmup": -0.1},
+        {"warmup": 1.1},
+        {"learning_rate": 0.0},
+        {"learning_rate": math.inf},
+        {"learning_rate": math.nan},
+        {"weight_decay": -0.1},
+        {"weight_decay": math.nan},
+        {"box_loss": -1.0},
     ],
 )
 def test_impossible_settings_are_refused(values: dict[str, float]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,22 +14,33 @@ from torch import Tensor
 
 from sppdet.errors import ConfigError
 from sppdet.features import FeatureConfig, FeatureMaps, ScaledMap
-from sppdet.head import HeadConfig, RegionHead, grow
+from sppdet.head import HeadConfig, RegionHead
 from sppdet.projection import best_scale, project
+from sppdet.region_pool import grow
 from sppdet.types import FloatArray
-from tests.region_cases import PLAIN, PRETRAINED, extractor, random_boxes, random_maps
+from tests.region_cases import CUT, PLAIN, PRETRAINED, extractor, random_boxes, random_maps
 
-SEVERAL = FeatureConfig(scales=(160, 480, 280))
+TAPS = ("bottleneck", "stage5")
+SEVERAL = FeatureConfig(taps=TAPS, scales=(160, 480, 280))
+NARROW = HeadConfig((2, 1), 8, (1,), (2.0,), fc6=16, fc7=12, upper=False)
 # Ratios of bins, kinds of pooling and windows, with narrow layers.
 FORMS = {
-    "pyramid": (PLAIN, HeadConfig((6, 3, 2, 1), 8, (), (), fc6=16, fc7=12)),
-    "unreduced": (PLAIN, HeadConfig((2, 1), 0, (), (), fc6=16, fc7=12)),
-    "semantic": (PRETRAINED, HeadConfig((), 0, (2, 1), (), fc6=16, fc7=12)),
-    "context": (PRETRAINED, HeadConfig((3, 1), 8, (1,), (1.5, 3.0), fc6=16, fc7=12)),
-    "scales": (SEVERAL, HeadConfig((2, 1), 8, (1,), (2.0,), fc6=16, fc7=12)),
+    "pyramid": (PLAIN, replace(NARROW, levels=(6, 3, 2, 1), semantic_levels=(), context=())),
+    "unreduced": (PLAIN, replace(NARROW, reduce=0, semantic_levels=(), context=())),
+    "semantic": (
+        PRETRAINED,
+        replace(NARROW, levels=(), reduce=0, semantic_levels=(2, 1), context=()),
+    ),
+    "context": (PRETRAINED, replace(NARROW, levels=(3, 1), context=(1.5, 3.0))),
+    "scales": (SEVERAL, NARROW),
     "paper": (
-        FeatureConfig(scales=(96,), projection="paper", scale_rule="paper"),
-        HeadConfig((4, 2, 1), 8, (1,), (2.0,), fc6=16, fc7=12),
+        FeatureConfig(taps=TAPS, scales=(96,), projection="paper", scale_rule="paper"),
+        replace(NARROW, levels=(4, 2, 1)),
+    ),
+    "upper": (CUT, replace(NARROW, upper=True)),
+    "upper, pyramid alone": (
+        CUT,
+        replace(NARROW, upper=True, semantic_levels=(), context=()),
     ),
 }
 WIDTH, HEIGHT = 150, 100
@@ -46,6 +59,25 @@ def head_of(form: str, *, statistics: bool = True, seed: int = 0) -> RegionHead:
             torch.rand(channels, generator=generator) + 0.5,
         )
     return head.requires_grad_(False)
+
+
+def plain_spread(half: Tensor, height: int, width: int) -> Tensor:
+    """Cell by cell: odd rows and columns are there, even ones the mean of their neighbours."""
+    out = torch.zeros(height, width, half.shape[2])
+    for y in range(height):
+        for x in range(width):
+            rows = [y // 2] if y % 2 else [max(y // 2 - 1, 0), y // 2]
+            columns = [x // 2] if x % 2 else [max(x // 2 - 1, 0), x // 2]
+            out[y, x] = torch.stack([half[r, c] for r in rows for c in columns]).mean(dim=0)
+    return out
+
+
+def plain_joined(head: RegionHead, raw: Tensor) -> tuple[Tensor, Tensor]:
+    """The map that the pyramid pools, and the one that the pretrained 1x1 head reads."""
+    if head.upper is not None:
+        deep = head.upper(raw)
+        return torch.cat([plain_spread(deep, *raw.shape[:2]), raw], dim=2), deep
+    return raw, raw[..., : extractor(head.features).channels.get("bottleneck", 0)]
 
 
 def oracle(head: RegionHead, maps: FeatureMaps, box: FloatArray, flip: bool) -> Tensor:
@@ -68,19 +100,19 @@ def oracle(head: RegionHead, maps: FeatureMaps, box: FloatArray, flip: bool) -> 
         cut = values[y1:y2, x1:x2].permute(2, 0, 1)
         return cut.flip(2) if flip else cut
 
+    joined, source = plain_joined(head, scaled.map)
     parts = []
     if config.levels:
-        values = (scaled.map - head.mean) / head.std
+        values = (joined - head.mean) / head.std
         if head.reduce is not None:
             values = values @ head.reduce.weight.T + head.reduce.bias
         cut = window(box, values)
         parts += [F.adaptive_max_pool2d(cut, n).flatten() for n in config.levels]
     pretrained = extractor(rule).backbone.pointwise_head()
     if (config.semantic_levels or config.context) and pretrained is not None:
-        taps = list(extractor(rule).channels)
-        start = sum(extractor(rule).channels[t] for t in taps[: taps.index(pretrained.source)])
-        source = scaled.map[..., start : start + extractor(rule).channels[pretrained.source]]
         semantic = (source @ pretrained.weight + pretrained.bias).clamp(0, pretrained.limit)
+        if head.upper is not None:
+            semantic = plain_spread(semantic, *scaled.map.shape[:2])
         cut = window(box, semantic)
         parts += [F.adaptive_avg_pool2d(cut, n).flatten() for n in config.semantic_levels]
         for factor in config.context:
@@ -123,6 +155,16 @@ def test_pool_is_adaptive_pooling_of_each_window(form: str, flip: bool) -> None:
     assert pooled.dtype == torch.float32
     expected = torch.stack([oracle(head, maps, box, flip) for box in boxes])
     torch.testing.assert_close(pooled, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_short_way_to_fc6_is_the_long_one(form: str) -> None:
+    head = head_of(form)
+    maps = random_maps(head.features, WIDTH, HEIGHT)
+    for count in (0, 1, 12):
+        boxes = random_boxes(count, WIDTH, HEIGHT)
+        expected = head.run_fc6(head.pool(maps, boxes))
+        torch.testing.assert_close(head.pool_fc6(maps, boxes), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -232,7 +274,7 @@ def test_degenerate_images_have_finite_vectors(form: str, size: tuple[int, int])
 def test_a_real_image_is_pooled() -> None:
     head = head_of("context")
     photo = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    maps = extractor()(photo)
+    maps = extractor(head.features)(photo)
     pooled = head.pool(maps, random_boxes(5, WIDTH, HEIGHT))
     assert torch.isfinite(pooled).all()
     # The whole image in one window: what its average over the map is.
@@ -328,8 +370,33 @@ def test_weights_of_the_backbone_are_neither_trained_nor_stored() -> None:
     assert set(head.state_dict()) == trained | {"mean", "std"}
 
 
-def test_gradients_reach_every_layer() -> None:
-    features, config = FORMS["context"]
+def test_the_upper_stages_are_trained_and_stored() -> None:
+    features, config = FORMS["upper"]
+    head = RegionHead(config, extractor(features), 3)
+    stages = {name for name, _ in head.named_parameters() if name.startswith("upper.")}
+    # Four inverted residuals of stage 6 and one of stage 7: three convolutions each.
+    assert len(stages) == 2 * 3 * 5
+    assert stages <= set(head.state_dict())
+    below = {id(parameter) for parameter in head.below_fc6()}
+    assert below == {
+        id(parameter)
+        for name, parameter in head.named_parameters()
+        if name.startswith(("upper.", "reduce."))
+    }
+    # A copy: the backbone stays frozen as it was.
+    assert not any(p.requires_grad for p in extractor(features).backbone.parameters())
+
+
+@pytest.mark.parametrize("taps", [TAPS, ("stage3",), ("bottleneck",)])
+def test_upper_stages_need_the_one_tap_below_them(taps: tuple[str, ...]) -> None:
+    features = extractor(FeatureConfig(taps=taps, scales=(96,)))
+    with pytest.raises(ConfigError, match=r"no stages to train above.*head\.upper"):
+        RegionHead(replace(NARROW, upper=True), features, 3)
+
+
+@pytest.mark.parametrize("form", ["context", "upper"])
+def test_gradients_reach_every_layer(form: str) -> None:
+    features, config = FORMS[form]
     head = RegionHead(config, extractor(features), 3)
     maps = random_maps(features, WIDTH, HEIGHT)
     output = head(head.pool(maps, random_boxes(10, WIDTH, HEIGHT), flip=True))
@@ -347,7 +414,12 @@ def test_state_dicts_carry_a_head_over() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [HeadConfig(context=()), HeadConfig(semantic_levels=()), HeadConfig()]
+    "config",
+    [
+        HeadConfig(context=(), upper=False),
+        HeadConfig(semantic_levels=(), upper=False),
+        HeadConfig(upper=False),
+    ],
 )
 def test_a_backbone_without_a_head_cannot_be_averaged(config: HeadConfig) -> None:
     with pytest.raises(ConfigError, match=r"zf5 has no pretrained 1x1 head.*to \[\]"):

@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from sppdet import modelfile
 from sppdet.errors import ModelFormatError
 from sppdet.modelfile import (
+    CLASSIFIER,
+    DETECTOR,
     FORMAT_VERSION,
     ModelHeader,
     Tensors,
@@ -415,6 +417,22 @@ def test_names_that_no_file_can_have(tmp_path: Path, name: str) -> None:
         resolve_model(name)
 
 
+def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(path, replace(HEADER, kind=CLASSIFIER), TENSORS)
+    assert load_model(path, CLASSIFIER)[0].kind == CLASSIFIER
+    with pytest.raises(ModelFormatError, match="is a classifier, not a detector; give a file"):
+        load_model(path)
+    save_model(path, HEADER, TENSORS)
+    with pytest.raises(ModelFormatError, match="is a detector, not a classifier"):
+        load_model(path, CLASSIFIER)
+
+
+def test_the_shipped_model_from_before_there_were_kinds_is_a_detector() -> None:
+    for info in list_models():
+        assert load_model(info.path)[0].kind == DETECTOR
+
+
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package folder with two shipped models."""
@@ -442,6 +460,23 @@ def test_shipped_models_are_listed_by_name(shelf: Path) -> None:
         assert info.path == shelf / f"{info.name}.safetensors"
         assert info.classes == HEADER.classes
         assert info.size_bytes == len(info.path.read_bytes())
+        assert info.provenance == HEADER.provenance
+
+
+@pytest.mark.parametrize(
+    ("provenance", "told"),
+    [
+        ({}, ""),
+        ({"dataset": 3, "images": 4}, ""),
+        ({"dataset": "VOC2007 train"}, "VOC2007 train"),
+        ({"dataset": "VOC2007 train", "images": 4008}, "VOC2007 train, 4008 images"),
+    ],
+)
+def test_what_a_model_was_trained_on_is_told(
+    shelf: Path, provenance: dict[str, Any], told: str
+) -> None:
+    save_model(shelf / "fast.safetensors", replace(HEADER, provenance=provenance), TENSORS)
+    assert list_models()[1].trained_on == told
 
 
 def test_a_broken_shipped_model_is_named(shelf: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -187,6 +189,26 @@ def test_papers_window_rule_on_its_own_example() -> None:
     x = torch.randn(2, 3, 13, 13)
     paper, exact = (SpatialPyramidPooling((6, 3, 2, 1), rule=r) for r in ("paper", "exact"))
     assert torch.equal(paper(x), exact(x))
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("mode", ["max", "mean"])
+def test_papers_window_rule_wherever_it_gives_its_bins(level: int, mode: Mode) -> None:
+    layer = SpatialPyramidPooling((level,), mode, rule="paper")
+    generator = torch.Generator().manual_seed(level)
+    for side in range(1, 40):
+        window, stride = math.ceil(side / level), math.floor(side / level)
+        x = torch.randn(1, 2, side, side, generator=generator, dtype=torch.float64)
+        if stride == 0 or (side - window) // stride + 1 != level:
+            with pytest.raises(ConfigError, match="use the exact rule"):
+                layer(x)
+            continue
+        expected = []
+        for c, i, j in np.ndindex(2, level, level):
+            rows = slice(i * stride, i * stride + window)
+            cells = x[0, c, rows, j * stride : j * stride + window]
+            expected.append(float(cells.max() if mode == "max" else cells.mean()))
+        assert layer(x)[0].tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
 def test_papers_window_rule_refuses_sides_that_it_does_not_cut_into_n_bins() -> None:

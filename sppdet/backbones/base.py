@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from sppdet.backbones.geometry import Geometry
+from sppdet.backbones.upper import UpperStages
 from sppdet.errors import SppdetError
 from sppdet.types import FloatArray, ImageArray
 
@@ -64,6 +65,10 @@ class Backbone(nn.Module):
 
     def pointwise_head(self) -> PointwiseHead | None:
         """The network's pretrained 1x1 head convolution, None where it has none."""
+        return None
+
+    def upper_stages(self, tap: str) -> UpperStages | None:
+        """A trainable copy of what lies above a tap, None where the network cannot be cut there."""
         return None
 
     def preprocess(self, image: ImageArray, short_side: int) -> tuple[Tensor, float, float]:

@@ -12,6 +12,7 @@ those of the original stride-32 map.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
 from collections.abc import Iterable
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from sppdet.backbones.base import Backbone, PointwiseHead, read_state_dict, scaled_pixels
 from sppdet.backbones.geometry import PIXELS, Geometry, Window
+from sppdet.backbones.upper import UpperStages
 from sppdet.errors import SppdetError
 from sppdet.types import FloatArray, ImageArray
 
@@ -186,6 +188,20 @@ class EfficientNetLite(Backbone):
         assert self.head.bias is not None
         weight = self.head.weight.detach()[:, :, 0, 0].t().contiguous()
         return PointwiseHead("bottleneck", weight, self.head.bias.detach().clone(), RELU6_LIMIT)
+
+    def upper_stages(self, tap: str) -> UpperStages | None:
+        """The stages above `stage4` or `stage5`, of stride 32 whether or not this network is."""
+        if tap not in ("stage4", "stage5"):
+            return None
+        first = STAGE_TAPS.index(tap) + 1
+        stages = nn.Sequential(*copy.deepcopy(self.stages[first:]))
+        for name, stage in zip(STAGE_TAPS[first:], stages, strict=True):
+            blocks = [block for block in stage.modules() if isinstance(block, Block)]
+            for number, block in enumerate(blocks):
+                conv = block.depthwise
+                conv.dilation, conv.padding = (1, 1), (conv.kernel_size[0] // 2,) * 2
+                conv.stride = (2, 2) if name == "stage6" and number == 0 else (1, 1)
+        return UpperStages(tap, "bottleneck", stages, self.channels["bottleneck"])
 
     def classify(self, x: Tensor) -> Tensor:
         """`float32 (B, 1000)` ImageNet logits: head map averaged over all cells, then linear."""

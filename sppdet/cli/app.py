@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sppdet.cli import data, detect, evaluate, models, propose, settings, train
+from sppdet.cli import classify, data, detect, evaluate, models, propose, settings, train
 from sppdet.cli.common import examples
 from sppdet.errors import SppdetError
 
@@ -52,6 +52,7 @@ detect.register(app)
 train.register(app)
 evaluate.register(app)
 propose.register(app)
+classify.register(app)
 data.register(app)
 models.register(app)
 settings.register(app)

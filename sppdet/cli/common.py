@@ -193,12 +193,10 @@ def use_threads(threads: int | None) -> None:
     if threads is None:
         return
     import cv2
-    import numba
     import torch
 
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
-    numba.set_num_threads(min(threads, numba.get_num_threads()))
 
 
 def checked_device(device: str) -> str:

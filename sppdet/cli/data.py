@@ -129,6 +129,69 @@ def check(
         raise typer.Exit(1)
 
 
+@data.command(
+    epilog=examples(
+        (
+            "the objects of two splits, to train a classifier on",
+            "sppdet data crops VOCdevkit data/crops --year 2007 --split train --split val",
+        ),
+        ("", "sppdet classify train data/crops --split train --test val --run runs/crops"),
+    )
+)
+def crops(
+    source: DataArgument,
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help="Gets a folder a split, in it one a class.", show_default=False
+        ),
+    ],
+    split: Annotated[
+        list[str] | None,
+        typer.Option("--split", help="May be given many times.", show_default="train"),
+    ] = None,
+    margin: Annotated[
+        float,
+        typer.Option(min=0, help="Context on each side, as a share of the box's width or height."),
+    ] = 0.0,
+    difficult: Annotated[
+        bool, typer.Option("--difficult", help="Also objects that are flagged difficult.")
+    ] = False,
+    min_side: Annotated[
+        int, typer.Option(min=1, help="Leave out boxes with a shorter side, in pixels.")
+    ] = 1,
+    year: YearOption = None,
+    images: ImagesOption = None,
+    classes: ClassesOption = None,
+) -> None:
+    """Cut the objects out of a data set, into a folder for each class."""
+    from sppdet.datasets import write_object_crops
+    from sppdet.progress import terminal_progress
+
+    bad = 0
+    for name in split or ["train"]:
+        dataset = DataSource(source, name, year, images, classes).load()
+        folder = out / Path(name).stem
+        counts = write_object_crops(
+            dataset,
+            folder,
+            margin=margin,
+            difficult=difficult,
+            min_side=min_side,
+            progress=terminal_progress(),
+        )
+        for problem in counts.problems:
+            warn(str(problem))
+        bad += len(counts.problems)
+        typer.echo(f"{folder}: {sum(counts.crops.values())} objects, {counts.left_out} left out")
+        width = max(len(one) for one in counts.crops)
+        for one, count in counts.crops.items():
+            typer.echo(f"  {one:<{width}}  {count:>6}")
+    if bad:
+        warn(f"{bad} images could not be used")
+        raise typer.Exit(1)
+
+
 def _splits(source: DataSource) -> list[str]:
     """The names of all splits; a COCO file is one, without a name."""
     from sppdet.datasets import voc_folder, voc_splits

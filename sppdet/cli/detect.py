@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,9 +26,18 @@ from sppdet.cli.common import (
 from sppdet.errors import ImageError, SppdetError
 
 if TYPE_CHECKING:
+    from sppdet.detector import Detector
+    from sppdet.progress import Progress
     from sppdet.types import Detections, ImageArray
 
 JPEG_QUALITY = 92
+
+
+class Mode(StrEnum):
+    """How a region comes by its features."""
+
+    SPP = "spp"
+    RCNN = "rcnn"
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +51,7 @@ def register(app: typer.Typer) -> None:
             ),
             ("only what the detector is sure of", "sppdet detect photos/ --threshold 0.5"),
             ("your own model", "sppdet detect photos/ --model runs/shapes/model.safetensors"),
+            ("as R-CNN would, for comparison", "sppdet detect cat.jpg --mode rcnn"),
         )
     )(detect)
 
@@ -74,6 +85,13 @@ def detect(
         int | None,
         typer.Option(min=1, help="Refuse larger images.", show_default="89 million"),
     ] = None,
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            help="spp pools regions from one map of the image; rcnn warps each to 224 x 224 and"
+            " runs the network on it, hundreds of times slower."
+        ),
+    ] = Mode.SPP,
     config: ConfigOption = None,
     changes: SetOption = None,
     device: DeviceOption = "cpu",
@@ -85,7 +103,7 @@ def detect(
     """
     from sppdet.images import find_images
     from sppdet.progress import terminal_progress
-    from sppdet.proposals import warm_up
+    from sppdet.warmup import warm_up
 
     paths = find_images(inputs)
     targets = None if out is None else _targets(out, paths)
@@ -94,13 +112,14 @@ def detect(
     least = detector.config.detection.display_threshold if threshold is None else threshold
     progress = terminal_progress()
     warm_up(announce=progress.say)
+    detects = _in_mode(mode, detector, progress)
     records: list[dict[str, Any]] = []
     with progress.task("detect", len(paths)) as advance:
         for path in paths:
             try:
                 image = _read(path, max_pixels)
                 start = time.perf_counter()
-                found = detector.detect(image).above(least)
+                found = detects(image).above(least)
             except SppdetError as error:
                 warn(str(error))
                 records.append({"file": str(path), "error": str(error)})
@@ -113,6 +132,17 @@ def detect(
     if json_file is not None:
         _write_json(json_file, model, least, detector.classes, records)
     _finish(records, out, json_file)
+
+
+def _in_mode(
+    mode: Mode, detector: Detector, progress: Progress
+) -> Callable[[ImageArray], Detections]:
+    """What finds the objects of an image."""
+    if mode is Mode.SPP:
+        return detector.detect
+    from sppdet.rcnn import RcnnDetector
+
+    return RcnnDetector(detector, progress=progress).detect
 
 
 def _read(path: Path, max_pixels: int | None) -> ImageArray:

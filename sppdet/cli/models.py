@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from sppdet.cli.common import examples
 
+if TYPE_CHECKING:
+    from sppdet.modelfile import ModelInfo
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command(epilog=examples(("use one", "sppdet detect photos/ --model NAME")))(models)
+    app.command(
+        epilog=examples(
+            ("use one", "sppdet detect photos/ --model NAME"),
+            ("how good one is", "sppdet evaluate VOCdevkit --year 2007 --split val --model NAME"),
+        )
+    )(models)
 
 
 def models() -> None:
-    """List the models that come with the package."""
+    """List the models that come with the package: size, classes, training data, description."""
     from sppdet.modelfile import list_models
 
     found = list_models()
-    width = max((len(model.name) for model in found), default=0)
     for model in found:
-        size = f"{model.size_bytes / 1e6:.1f} MB, {len(model.classes)} classes"
-        typer.echo(f"{model.name:<{width}}  {size}: {model.description}")
+        typer.echo(_told(model))
     if not found:
         typer.echo("none; train one with: sppdet train DATA --run DIR")
+
+
+def _told(model: ModelInfo) -> str:
+    """Two lines, or one for a model without a description."""
+    facts = [f"{model.size_bytes / 1e6:.1f} MB", f"{len(model.classes)} classes"]
+    if model.trained_on:
+        facts.append(f"trained on {model.trained_on}")
+    first = f"{model.name}: {', '.join(facts)}"
+    return f"{first}\n  {model.description}" if model.description else first

@@ -33,11 +33,11 @@ def settings(
     config: ConfigOption = None, changes: SetOption = None, seed: SeedOption = None
 ) -> None:
     """Print all settings, as a config file with a comment on each."""
-    typer.echo("\n".join(_lines(load_settings(config, changes, seed))))
+    typer.echo("\n".join(toml_lines(load_settings(config, changes, seed))))
 
 
-def _lines(values: Any, table: str = "") -> Iterator[str]:
-    """TOML of a settings dataclass: its own values first, then its tables."""
+def toml_lines(values: Any, table: str = "") -> Iterator[str]:
+    """TOML of a settings dataclass, commented: its own values first, then its tables."""
     comments = _comments(type(values))
     tables = []
     for field in dataclasses.fields(values):
@@ -50,7 +50,7 @@ def _lines(values: Any, table: str = "") -> Iterator[str]:
     for name, value in tables:
         key = f"{table}{name}"
         yield from ("", *comments.get(name, ()), f"[{key}]")
-        yield from _lines(value, f"{key}.")
+        yield from toml_lines(value, f"{key}.")
 
 
 def _comments(cls: type[Any]) -> dict[str, tuple[str, ...]]:

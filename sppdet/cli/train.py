@@ -94,6 +94,7 @@ def train(
         device=checked_device(device),
         cache_dir=cache,
         description=description,
+        workers=threads or 0,
     )
     typer.echo(f"{model}: trained in {costs(time.perf_counter() - start)}")
     typer.echo(f"now: sppdet detect IMAGE --model {model}")

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from sppdet.evaluation.accuracy import TOP, Accuracy
+from sppdet.evaluation.classification import ClassificationResult
 from sppdet.evaluation.coco import CocoResult
 from sppdet.evaluation.errors import CAUSES, ClassErrors, ErrorAnalysis
 from sppdet.evaluation.proposals import ProposalRecall
@@ -183,6 +185,72 @@ def proposal_dict(result: ProposalRecall, classes: tuple[str, ...]) -> dict[str,
     out["recall"] = {f"{t:g}": _json(value) for t, value in pairs}
     out["class_abo"] = {n: _json(v) for n, v in zip(classes, result.class_abo, strict=True)}
     return out
+
+
+def classification_table(result: ClassificationResult, *, markdown: bool = False) -> str:
+    """One row a class and one of means: both APs, and the images counted and left out."""
+    header = ["class", "AP 11-point", "AP area", "positives", "negatives", "left out"]
+    rows = [
+        [
+            each.name,
+            *_figures([each.ap11, each.ap_area]),
+            *(str(count) for count in (each.positives, each.negatives, each.left_out)),
+        ]
+        for each in result.classes
+    ]
+    rows.append(["mean", *_figures([result.map11, result.map_area]), "", "", ""])
+    note = (
+        f"{result.dataset}, {result.n_images} images; those with only difficult objects of a class"
+        " are left out of its figures."
+    )
+    return "\n".join([_table(header, rows, markdown), "", note])
+
+
+def classification_dict(result: ClassificationResult) -> dict[str, Any]:
+    """The figures of `classification_table` under fixed names; null (None) where there is none."""
+    return {
+        "dataset": result.dataset,
+        "images": result.n_images,
+        "map11": _json(result.map11),
+        "map_area": _json(result.map_area),
+        "classes": {
+            each.name: {
+                "ap11": _json(each.ap11),
+                "ap_area": _json(each.ap_area),
+                "positives": each.positives,
+                "negatives": each.negatives,
+                "left_out": each.left_out,
+            }
+            for each in result.classes
+        },
+    }
+
+
+def accuracy_table(result: Accuracy, *, markdown: bool = False) -> str:
+    """One row a class and one of all: images, those it comes first in, and their share."""
+    rows = [
+        [name, str(count), str(right), *_figures([right / count if count else math.nan])]
+        for name, count, right in zip(result.classes, result.images, result.right, strict=True)
+    ]
+    rows.append(["all", str(sum(result.images)), str(sum(result.right)), *_figures([result.top1])])
+    table = _table(["class", "images", "right", "share"], rows, markdown)
+    if result.top5 is None:
+        return table
+    return f"{table}\n\nAmong the best {TOP}: {_figures([result.top5])[0]}"
+
+
+def accuracy_dict(result: Accuracy) -> dict[str, Any]:
+    """The figures of `accuracy_table` under fixed names; null (None) where there is none."""
+    return {
+        "dataset": result.dataset,
+        "images": sum(result.images),
+        "top1": _json(result.top1),
+        "top5": None if result.top5 is None else _json(result.top5),
+        "classes": {
+            name: {"images": count, "right": right}
+            for name, count, right in zip(result.classes, result.images, result.right, strict=True)
+        },
+    }
 
 
 def _mean_recall(result: VocResult) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sppdet.proposals.compiled import kernel
+from sppdet.compiled import kernel
 
 # A histogram's channels each sum to about this much after normalising.
 ONE = 1 << 14

@@ -10,7 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from sppdet.proposals import compiled, selective
+from sppdet.compiled import all_ready
+from sppdet.proposals import selective
 from sppdet.proposals.config import ProposalConfig
 from sppdet.proposals.opencv import opencv_search
 from sppdet.types import FloatArray, ImageArray
@@ -78,7 +79,7 @@ def make_proposer(config: ProposalConfig, executor: Executor | None = None) -> P
 
 def is_compiled() -> bool:
     """Whether our engine can start at once, rather than compile first (some 20 seconds)."""
-    return compiled.all_ready()
+    return all_ready("sppdet.proposals")
 
 
 def warm_up(announce: Callable[[str], object] | None = None) -> None:

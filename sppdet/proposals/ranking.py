@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sppdet.proposals.compiled import kernel
+from sppdet.compiled import kernel
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sppdet.proposals.compiled import kernel
+from sppdet.compiled import kernel
 
 # Bins of a colour channel (Uijlings et al. 2013, section 3.2).
 COLOUR_BINS = 25

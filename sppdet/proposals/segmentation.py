@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sppdet.proposals.compiled import kernel
+from sppdet.compiled import kernel
 
 # Weights are in units of 1/64 of a grey level: the sum of the smoothing kernel's weights.
 WEIGHT_SCALE = 64

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sppdet.proposals.compiled import kernel
+from sppdet.compiled import kernel
 
 UInt8 = NDArray[np.uint8]
 

@@ -16,13 +16,14 @@ from sppdet.files import atomic_write_json, config_digest, sha256
 from sppdet.images import read_image, read_sample
 from sppdet.mapstore import MapStore
 from sppdet.progress import Progress
-from sppdet.proposals import make_proposer, warm_up
+from sppdet.proposals import make_proposer
 from sppdet.proposals.cache import attempt_all
 from sppdet.svm import SvmConfig
 from sppdet.training.data import TrainingData, refuse
 from sppdet.training.stages import fine_tuned_head, mined_svms, ridge_regressors
 from sppdet.training.store import StageStore
 from sppdet.types import Dataset, Sample
+from sppdet.warmup import warm_up
 
 MODEL_FILE = "model.safetensors"
 LOG_FILE = "train.json"
@@ -38,6 +39,7 @@ def train(
     cache_dir: Path | None = None,
     description: str = "",
     svm_variants: Sequence[SvmConfig] = (),
+    workers: int = 0,
 ) -> Path:
     """The path of the trained model file, `run_dir / "model.safetensors"`.
 
@@ -55,6 +57,7 @@ def train(
         description: one line about the model, kept in its file.
         svm_variants: SVM settings that a later run of the same folder will ask for; mined in the
             same pass over the images.
+        workers: threads that compute proposals; 0 for one a core. No result depends on it.
 
     Raises TrainingError when images cannot be read, no class has an object, or the loss is not
     finite.
@@ -64,7 +67,7 @@ def train(
     cache = cache_dir if cache_dir is not None else run_dir / "cache"
     extractor = FeatureExtractor(config.features, seed=config.seed, device=device)
     clock = _Clock()
-    data = prepare(config, dataset, cache, extractor, progress, clock)
+    data = prepare(config, dataset, cache, extractor, progress, clock, workers=workers)
     store = StageStore(run_dir)
     key = sha256(data.key(), extractor.digest(), config_digest(to_dict(config.head)))
     key = sha256(key, config_digest(to_dict(config.finetune)), str(config.seed))
@@ -88,8 +91,12 @@ def prepare(
     extractor: FeatureExtractor,
     progress: Progress,
     clock: _Clock | None = None,
+    *,
+    workers: int = 0,
 ) -> TrainingData:
     """The data set with its proposals and conv maps, computed or found in the cache.
+
+    Proposals are computed on `workers` threads (0: one a core).
 
     Raises TrainingError naming the images that cannot be read or are of another size than stated.
     """
@@ -100,7 +107,9 @@ def prepare(
     proposals = []
     warm_up(announce=progress.say)
     paths = [sample.path for sample in samples]
-    sources = attempt_all(paths, read_image, make_proposer(config.proposals), cache / "proposals")
+    sources = attempt_all(
+        paths, read_image, make_proposer(config.proposals), cache / "proposals", workers=workers
+    )
     with progress.task("proposals", len(samples)) as advance:
         for _, found in sources:
             if isinstance(found, SppdetError):

@@ -57,7 +57,7 @@ def fine_tuned_head(
         tuner.load_state(partial)
         progress.say(f"fine-tuning: going on from step {tuner.step}")
     else:
-        head.set_statistics(*map_statistics(data))
+        head.set_statistics(*map_statistics(head, data))
         tuner.measure_inputs(_sampled_maps(data))
     _run_steps(tuner, data, store, key, progress)
     tuner.finish()
@@ -96,13 +96,14 @@ def _run_steps(
                 store.save("finetune", key, tuner.state(), partial=True)
 
 
-def map_statistics(data: TrainingData) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation `(C,)` of every map channel over evenly spaced images."""
+@torch.no_grad()
+def map_statistics(head: RegionHead, data: TrainingData) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation `(C,)` of the head's map channels over evenly spaced images."""
     total = squares = torch.zeros(())
     cells = 0
     for maps, _ in _sampled_maps(data):
         for scaled in maps.scaled:
-            values = scaled.map.double().flatten(0, 1)
+            values = head.joined(scaled.map)[0].double().flatten(0, 1)
             total = total + values.sum(dim=0)
             squares = squares + values.square().sum(dim=0)
             cells += len(values)

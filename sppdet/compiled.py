@@ -1,4 +1,4 @@
-"""The decorator that compiles the engine's inner loops, and what a caller may know about it.
+"""The decorator that compiles inner loops, and what a caller may know about its machine code.
 
 Numba compiles on the first call and keeps the machine code beside the source, in the user's cache
 folder where the source is read-only, or in `NUMBA_CACHE_DIR`. Where none can be written, every
@@ -29,19 +29,27 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     return built
 
 
-def all_ready() -> bool:
-    """Whether every kernel is compiled in this process or has an up-to-date file on disk.
+def all_ready(package: str) -> bool:
+    """Whether every kernel of that module or package is compiled or has an up-to-date file on disk.
 
-    A good guess, not a promise: numba also looks at the processor the file was made for.
+    A good guess, not a promise: numba also looks at the processor the file was made for, and at
+    the types of the arguments.
     """
-    return all(_is_ready(k) for k in _kernels)
+    return all(
+        _is_ready(k) for k in _kernels if f"{_source(k).__module__}.".startswith(f"{package}.")
+    )
+
+
+def _source(built: Callable[..., object]) -> Callable[..., object]:
+    found: Callable[..., object] = getattr(built, "py_func", built)
+    return found
 
 
 def _is_ready(built: Callable[..., object]) -> bool:
     if getattr(built, "signatures", ()):
         return True
     folder = getattr(getattr(built, "stats", None), "cache_path", None)
-    source = getattr(built, "py_func", built)
+    source = _source(built)
     if folder is None:
         return False
     made = Path(source.__code__.co_filename).stat().st_mtime

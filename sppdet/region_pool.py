@@ -1,0 +1,282 @@
+"""From feature maps and boxes to pooled vectors: what the fully connected layers are fed.
+
+The pyramid of the paper ({6,3,2,1}, max) pools a map whose channels a learned 1x1 convolution has
+reduced. A pretrained network whose last convolution is 1x1 (EfficientNet's head) offers one thing
+more: that layer's channels, averaged over the region and over a larger window around it, keep what
+ImageNet training knew and the narrow bottleneck below it hides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sppdet.backbones.upper import UpperStages, spread
+from sppdet.errors import ConfigError
+from sppdet.features import FeatureConfig, FeatureExtractor, FeatureMaps, ScaledMap
+from sppdet.projection import best_scale, project
+from sppdet.spp import Mode, spatial_pyramid_pool
+from sppdet.types import FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Pyramid and fully connected layers."""
+
+    # Pyramid levels of the max pooling: n means n x n bins (paper: 50 bins a channel).
+    levels: tuple[int, ...] = (6, 3, 2, 1)
+    # Channels that a learned 1x1 convolution leaves for the pyramid; 0 pools the map's own.
+    reduce: int = 64
+    # Levels of average pooling over the backbone's pretrained 1x1 head, where it has one.
+    semantic_levels: tuple[int, ...] = (1,)
+    # Windows around the region, grown by these factors, averaged over the same head.
+    context: tuple[float, ...] = (2.0,)
+    # Widths of the two fully connected layers (paper: 4096 each).
+    fc6: int = 1024
+    fc7: int = 1024
+    # Chance of dropping a unit after fc6 and fc7 while fine-tuning (paper: 0.5, for 40 times the
+    # steps).
+    dropout: float = 0.2
+    # Whether the backbone's stages above the tap belong to the head, where they are fine-tuned
+    # along with the fully connected layers (the paper freezes all convolutions).
+    upper: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.levels and not self.semantic_levels:
+            raise ConfigError("head.levels and head.semantic_levels are both empty")
+        if any(level < 1 for level in (*self.levels, *self.semantic_levels)):
+            raise ConfigError("a pyramid level is below 1", mend="levels count bins along a side")
+        for levels in (self.levels, self.semantic_levels):
+            if len(set(levels)) != len(levels):
+                raise ConfigError(f"the pyramid {list(levels)} has a level twice")
+        if any(factor <= 0 for factor in self.context):
+            raise ConfigError("head.context has a factor of 0 or less", mend="give factors above 1")
+        if min(self.fc6, self.fc7) < 1 or self.reduce < 0:
+            raise ConfigError("head widths must be positive", mend="see head.fc6, fc7 and reduce")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError("head.dropout is outside [0, 1)")
+
+
+# One scale's map, some boxes, and all maps -> one row a box.
+PoolScale = Callable[[ScaledMap, FloatArray, FeatureMaps], Tensor]
+
+
+class RegionPooling(nn.Module):
+    """Pools regions out of feature maps.
+
+    Attributes:
+        dim: the length of a pooled vector.
+    """
+
+    def __init__(self, config: HeadConfig, features: FeatureExtractor) -> None:
+        super().__init__()
+        self.config = config
+        self.features: FeatureConfig = features.config
+        self.geometry = features.geometry
+        self.upper = _upper_stages(features) if config.upper else None
+        self.taps = dict(features.channels)
+        if self.upper is not None:
+            self.taps = {self.upper.output: self.upper.channels, **self.taps}
+        channels = sum(self.taps.values())
+        self.mean = nn.Buffer(torch.zeros(channels))
+        self.std = nn.Buffer(torch.ones(channels))
+        self._semantic(features)
+        pyramid_channels = config.reduce or channels
+        bins = sum(level * level for level in config.levels)
+        windows = sum(n * n for n in config.semantic_levels) + len(config.context)
+        self.dim = pyramid_channels * bins + self.semantic_channels * windows
+        self.reduce = nn.Linear(channels, config.reduce) if config.reduce else None
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Sets the per-channel mean and standard deviation that maps are normalised by."""
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+
+    def below_fc6(self) -> list[nn.Parameter]:
+        """The parameters that the pooled vectors depend on."""
+        layers = [layer for layer in (self.upper, self.reduce) if layer is not None]
+        return [parameter for layer in layers for parameter in layer.parameters()]
+
+    def _semantic(self, features: FeatureExtractor) -> None:
+        """Keeps the backbone's pretrained 1x1 head as (frozen) buffers outside the state dict."""
+        head = features.backbone.pointwise_head()
+        wanted = bool(self.config.semantic_levels or self.config.context)
+        if not wanted or head is None or head.source not in self.taps:
+            if wanted:
+                taps = ", ".join(self.taps)
+                raise ConfigError(
+                    f"{self.features.backbone} has no pretrained 1x1 head on {taps}",
+                    mend="set head.semantic_levels and head.context to []",
+                )
+            self.semantic_channels = 0
+            return
+        start = 0
+        for tap, width in self.taps.items():
+            if tap == head.source:
+                break
+            start += width
+        self.semantic_slice = slice(start, start + self.taps[head.source])
+        self.semantic_channels = head.weight.shape[1]
+        self.semantic_weight = nn.Buffer(head.weight.clone(), persistent=False)
+        self.semantic_bias = nn.Buffer(head.bias.clone(), persistent=False)
+        self.semantic_limit = head.limit
+
+    def window_groups(self, maps: FeatureMaps, boxes: FloatArray) -> IntArray:
+        """`int64 (N,)` numbers; equal for boxes that cover the same cells of the same scale.
+
+        The pyramid cannot tell such boxes apart; the release keeps one of them as a negative.
+        """
+        rule = self.features
+        chosen = best_scale(boxes, maps.width, maps.height, rule.scales, rule.scale_rule)
+        rows = np.zeros((len(boxes), 5), dtype=np.int64)
+        rows[:, 0] = chosen
+        for index, scaled in enumerate(maps.scaled):
+            mine = np.flatnonzero(chosen == index)
+            rows[mine, 1:] = self.project(scaled, boxes[mine])
+        groups: IntArray = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
+        return groups
+
+    def project(self, scaled: ScaledMap, boxes: FloatArray) -> IntArray:
+        height, width = scaled.map.shape[:2]
+        return project(
+            boxes,
+            scaled.factor_x,
+            scaled.factor_y,
+            self.geometry,
+            height,
+            width,
+            self.features.projection,
+        )
+
+    def pool(self, maps: FeatureMaps, boxes: FloatArray, *, flip: bool = False) -> Tensor:
+        """`float32 (N, dim)` pooled vectors of boxes `(N, 4)` in image pixels.
+
+        With `flip` the pyramid's bins are mirrored, as if the map had been. Law: adding a box
+        never changes another box's vector.
+        """
+        return self.by_scale(maps, boxes, self.dim, partial(self._pool_scale, flip=flip))
+
+    def by_scale(self, maps: FeatureMaps, boxes: FloatArray, width: int, rows: PoolScale) -> Tensor:
+        """`(N, width)`: what `rows` gives for the boxes of each scale, in the boxes' order."""
+        rule = self.features
+        chosen = best_scale(boxes, maps.width, maps.height, rule.scales, rule.scale_rule)
+        found, places = [], []
+        for index, scaled in enumerate(maps.scaled):
+            mine = np.flatnonzero(chosen == index)
+            if len(mine):
+                found.append(rows(scaled, boxes[mine], maps))
+                places.append(mine)
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            return torch.zeros(0, width)
+        order = torch.from_numpy(np.argsort(np.concatenate(places), kind="stable"))
+        return torch.cat(found)[order]
+
+    def _pool_scale(
+        self, scaled: ScaledMap, boxes: FloatArray, maps: FeatureMaps, flip: bool
+    ) -> Tensor:
+        values, semantic = self.joined(scaled.map)
+        parts = []
+        if self.config.levels:
+            reduced = self.reduced(values)
+            parts.append(
+                pooled(reduced, self.project(scaled, boxes), self.config.levels, "max", flip)
+            )
+        if semantic is not None:
+            semantic = self.on_grid(semantic, values)
+            for levels, factors in self.semantic_windows():
+                # One call for all windows: it sums the map up once.
+                windows = np.concatenate([self.window(scaled, boxes, f, maps) for f in factors])
+                averaged = pooled(semantic, windows, levels, "mean", flip)
+                parts += torch.split(averaged, len(boxes))
+        return torch.cat(parts, dim=1)
+
+    def semantic_levels_are_whole(self) -> bool:
+        """Whether the pretrained head's map is averaged over whole windows only."""
+        return self.config.semantic_levels in ((), (1,))
+
+    def window(
+        self, scaled: ScaledMap, boxes: FloatArray, factor: float, maps: FeatureMaps
+    ) -> IntArray:
+        return self.project(scaled, grow(boxes, factor, maps.width, maps.height))
+
+    def joined(self, raw: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The map that the pyramid pools, before it is reduced, and the pretrained head's map.
+
+        `raw (h, w, C)` is a map of the extractor's. The first is `(h, w, C')` float32; the other
+        `(h', w', C'')` is on the coarser grid of the upper stages where there are such.
+        """
+        values = raw.float()
+        if self.upper is None:
+            if not self.semantic_channels:
+                return values, None
+            return values, self._semantic_map(values[..., self.semantic_slice])
+        deep = self.upper(values)
+        joined = torch.cat([spread(deep, *values.shape[:2]), values], dim=2)
+        return joined, self._semantic_map(deep) if self.semantic_channels else None
+
+    def on_grid(self, values: Tensor, like: Tensor) -> Tensor:
+        """A map of the upper stages' grid interpolated onto that of `like`."""
+        return values if self.upper is None else spread(values, *like.shape[:2])
+
+    def _semantic_map(self, source: Tensor) -> Tensor:
+        return torch.clamp(
+            source @ self.semantic_weight + self.semantic_bias, 0.0, self.semantic_limit
+        )
+
+    def semantic_windows(self) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+        """Levels, and the factors that the windows averaged at them are grown by."""
+        own, context = self.config.semantic_levels, self.config.context
+        if own == (1,):
+            return [(own, (1.0, *context))]
+        return [(own, (1.0,))] * bool(own) + [((1,), context)] * bool(context)
+
+    def reduced(self, values: Tensor) -> Tensor:
+        """The normalised map, its channels reduced by the 1x1 convolution, in one product."""
+        if self.reduce is None:
+            return (values - self.mean) / self.std
+        weight = self.reduce.weight / self.std
+        return F.linear(values, weight, self.reduce.bias - weight @ self.mean)
+
+
+def _upper_stages(features: FeatureExtractor) -> UpperStages:
+    tap = features.config.taps[0]
+    found = features.backbone.upper_stages(tap)
+    if found is None or len(features.config.taps) > 1:
+        taps = ", ".join(features.channels)
+        raise ConfigError(
+            f"{features.config.backbone} has no stages to train above {taps}",
+            mend="set head.upper to false, or features.taps to the one tap below them",
+        )
+    return found
+
+
+def grow(boxes: FloatArray, factor: float, width: int, height: int) -> FloatArray:
+    """Boxes grown by `factor` about their centres and clipped to the image."""
+    if factor == 1.0:
+        return boxes
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]) * (factor / 2)
+    limit = np.array([width, height, width, height], np.float32)
+    grown = np.concatenate([centre - half, centre + half], axis=1)
+    inside: FloatArray = np.clip(grown, 0, limit).astype(np.float32)
+    return inside
+
+
+def pooled(
+    values: Tensor, windows: IntArray, levels: tuple[int, ...], mode: Mode, flip: bool
+) -> Tensor:
+    """SPP of a map `(h, w, C)`; mirroring map and windows mirrors the bins exactly."""
+    if flip:
+        width = values.shape[1]
+        values = values.flip(1)
+        windows = windows.copy()
+        windows[:, 0], windows[:, 2] = width - windows[:, 2], width - windows[:, 0]
+    return spatial_pyramid_pool(values.permute(2, 0, 1), windows, levels, mode)

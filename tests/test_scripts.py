@@ -1,0 +1,182 @@
+"""The scripts that measure: on a data set of shapes, they say what they did and go on from it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from sppdet import modelfile
+from sppdet.datasets import load_voc, make_synthetic_voc
+from sppdet.modelfile import load_model
+from sppdet.progress import NullProgress
+from tests.made_detector import CLASSES, make_detector, picture
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ("features.scales=[120]", "head.fc6=32", "head.fc7=32", "finetune.steps=10")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _scripts() -> None:
+    sys.path.insert(0, str(ROOT / "scripts"))
+
+
+def script(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A devkit that holds a small VOC2007 of shapes."""
+    root = tmp_path_factory.mktemp("data")
+    return make_synthetic_voc(root / "VOC2007", train=3, val=2, test=0, width=120, height=90)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where shipped models go in a test."""
+    monkeypatch.setattr(modelfile, "SHIPPED", tmp_path / "shelf")
+    monkeypatch.setattr(script("reproduce_voc07"), "SHIPPED", tmp_path / "shelf")
+    return tmp_path / "shelf"
+
+
+def test_everything_is_reproduced_once(
+    shapes: Path, tmp_path: Path, shelf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    config = ROOT / "configs" / "tiny.toml"
+    words = [str(shapes), "--run", str(run), "--config", str(config), "--seed", "1"]
+    words += [word for change in SMALL for word in ("--set", change)]
+    main = script("reproduce_voc07").main
+    assert main(words) == 0
+    first = json.loads((run / "reproduce.json").read_text())
+    table = capsys.readouterr().out
+    assert "| SPP-net, ZF-5, five scales (paper) | trainval -> test | 59.2 | |" in table
+    score = first["results"]["sppdet"]["map11"]
+    assert f"| sppdet | VOC2007 train -> VOC2007 val | {100 * score:.1f} |" in table
+    assert {"proposals", "conv maps", "fine-tuning", "other"} <= first["seconds"]["train"].keys()
+    assert first["seed"] == 1
+    assert first["images"] == {"train": 3, "val": 2}
+    assert first["peak_memory_gb"] > 0
+    assert "head.fc6" in first["changed_settings"]
+
+    assert main([*words, "--ship", "mine"]) == 0
+    out, err = capsys.readouterr()
+    assert "fine-tuning" in err
+    assert str(shelf / "mine.safetensors") in err
+    second = json.loads((run / "reproduce.json").read_text())
+    assert second["results"] == first["results"]
+    assert second["seconds"]["train"] == first["seconds"]["train"]
+    header = load_model(shelf / "mine.safetensors")[0]
+    assert header.provenance["images"] == 5
+    assert f"{100 * score:.1f} mAP" in header.description
+
+    assert main([*words, "--ship", "mine"]) == 0
+    again, err = capsys.readouterr()
+    assert "fine-tuning" not in err
+    assert again == out
+
+    assert main([*words, "--set", "svm.c=0.5"]) == 0
+    other = json.loads((run / "reproduce.json").read_text())
+    assert other["key"] != first["key"]
+    assert "trainval" not in other["seconds"]
+
+
+def test_a_missing_data_set_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script("reproduce_voc07").main([str(tmp_path / "gone"), "--run", str(tmp_path)]) == 1
+    assert "gone" in capsys.readouterr().err
+
+
+def test_time_is_kept_when_a_run_is_stopped(tmp_path: Path) -> None:
+    module = script("reproduce_voc07")
+    facts = {"key": "a"}
+    record = module.Record(tmp_path / "r.json", facts)
+
+    def stopped(watch: NullProgress) -> None:
+        with watch.task("stage", 2) as advance:
+            advance(1)
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            module.phase(record, NullProgress(), "train", stopped)
+    kept = module.Record(tmp_path / "r.json", facts).values
+    assert kept["seconds"]["train"].keys() == {"stage", "other"}
+    assert module.Record(tmp_path / "r.json", {"key": "b"}).values["seconds"] == {}
+
+
+def test_both_modes_are_compared_and_kept(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compare = script("rcnn_map").compare
+    dataset = load_voc(shapes, "val", classes=CLASSES[:2], ignore_unknown=True)
+    model = tmp_path / "m.safetensors"
+    detector = make_detector()
+    detector.classes = ("ring", "disc", "cross")
+    detector.save(model, description="", provenance={})
+    with pytest.raises(script("rcnn_map").SppdetError, match="other classes"):
+        compare(str(model), dataset, 4, tmp_path / "kept", NullProgress())
+    same = load_voc(shapes, "val", classes=detector.classes, ignore_unknown=True)
+    first = compare(str(model), same, 4, tmp_path / "kept", NullProgress())
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("*.json")}
+    assert len(files) == len(same)
+    out = capsys.readouterr().out
+    assert "spp " in out
+    assert "rcnn " in out
+    assert compare(str(model), same, 4, tmp_path / "kept", NullProgress()) == first
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_synthetic_regions_and_classes_stand_for_real_ones() -> None:
+    module, detector, image = script("bench_growth"), make_detector(), picture()
+    own = detector.propose(image)
+    assert np.array_equal(module.regions(own, 7, image, 0), own[:7])
+    many = module.regions(own, 1000, image, 0)
+    assert many.shape == (1000, 4)
+    assert np.array_equal(many[: len(own)], own)
+    assert (many >= 0).all()
+    assert (many[:, 2:] <= (120, 90)).all()
+    grown = module.with_classes(detector, 9, 0)
+    assert len(set(grown.classes)) == 9
+    found, counts = detector.detect(image), np.bincount(grown.detect(image).labels, minlength=9)
+    before = np.bincount(found.labels, minlength=3)
+    assert counts[2] == counts[5] == counts[8] == before[2] == 0
+    assert (counts[[0, 1]] > before[[0, 1]] / 2).all()
+
+
+def test_stages_are_timed_and_told() -> None:
+    module, detector, image = script("bench_detect"), make_detector(), picture()
+    found = module.stage_seconds(detector, image)
+    assert set(found) <= set(module.STAGES)
+    assert {"proposals", "resize, conv", "pool", "SVMs"} <= set(found)
+    assert all(seconds >= 0 for seconds in found.values())
+    one = module.Contender("ours", 1, detector.detect, 2, detector)
+    other = module.Contender("theirs", 1, lambda image: None, 1)
+    for _ in range(3):
+        one.look(image)
+        other.look(image)
+    assert (len(one.seconds), len(other.seconds)) == (2, 1)
+    assert len(module.table([one, other]).splitlines()) == 3
+    assert [row["name"] for row in module.rows([one, other])] == ["ours", "theirs"]
+
+
+def test_the_pooling_benchmark_sees_a_difference() -> None:
+    module = script("bench_spp")
+    windows = module.random_windows(20, 12, 15, seed=0)
+    assert (windows[:, 2:] > windows[:, :2]).all()
+    torch = module.torch
+    cells = torch.randn(12, 15, 4, generator=torch.Generator().manual_seed(0)).permute(2, 0, 1)
+    ours = module.spatial_pyramid_pool(cells, windows)
+    theirs = module.pool_by_roi_pool(cells.contiguous(), windows)
+    loop = module.pool_by_loop(cells.contiguous(), windows)
+    assert module.same_bits(ours, theirs)
+    assert module.same_bits(ours, loop)
+    changed = ours.clone()
+    changed[3, 5] = torch.nextafter(changed[3, 5], torch.tensor(9.0))
+    assert not module.same_bits(ours, changed)
+    assert not module.same_bits(torch.zeros(2), -torch.zeros(2))

@@ -1,0 +1,53 @@
+"""The trainable upper stages: the pretrained network's own, cut out and spread back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sppdet.backbones import load_backbone
+from sppdet.backbones.efficientnet_lite import load_efficientnet_lite
+from sppdet.backbones.upper import spread
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite2"])
+@pytest.mark.parametrize("tap", ["stage4", "stage5"])
+def test_the_upper_stages_are_those_of_the_network(name: str, tap: str) -> None:
+    dilated, original = load_efficientnet_lite(name), load_efficientnet_lite(name, dilate=False)
+    x = torch.randn(1, 3, 128, 192, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        maps = dilated(x, (tap, "bottleneck"))
+        upper = dilated.upper_stages(tap)
+        assert upper is not None
+        found = upper(maps[tap][0].permute(1, 2, 0))
+        whole = original(x, ("bottleneck",))["bottleneck"][0].permute(1, 2, 0)
+    assert found.shape == (4, 6, upper.channels)
+    torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-4)
+    # Where its cells lie on the map of stride 16: at the odd rows and columns.
+    odd = maps["bottleneck"][0].permute(1, 2, 0)[1::2, 1::2]
+    torch.testing.assert_close(found, odd, rtol=1e-4, atol=1e-4)
+    assert torch.equal(spread(found, 8, 12)[1::2, 1::2], found)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 4), (5, 2), (7, 9), (6, 8)])
+def test_maps_of_any_size_come_back_to_their_own(height: int, width: int) -> None:
+    upper = load_efficientnet_lite().upper_stages("stage5")
+    assert upper is not None
+    found = upper(torch.randn(height, width, 112))
+    assert found.shape == ((height + 1) // 2, (width + 1) // 2, 320)
+    back = spread(found, height, width)
+    assert back.shape == (height, width, 320)
+    assert torch.isfinite(back).all()
+
+
+def test_spreading_keeps_what_is_flat_and_what_is_linear() -> None:
+    flat = torch.full((3, 4, 2), 2.5)
+    assert torch.equal(spread(flat, 6, 8), torch.full((6, 8, 2), 2.5))
+    ramp = torch.arange(5.0)[None, :, None].expand(2, 5, 1)
+    row = spread(ramp, 4, 10)[0, :, 0]
+    assert row.tolist() == [0, 0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4]
+
+
+def test_networks_that_cannot_be_cut_say_so() -> None:
+    assert load_efficientnet_lite().upper_stages("stage3") is None
+    assert load_backbone("zf5", pretrained=False, seed=0).upper_stages("conv") is None
