@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -11,20 +12,22 @@ import torch
 from torch import Tensor
 
 from sppdet.boxes import decode
-from sppdet.config import Config, from_dict, to_dict
+from sppdet.config import Config, differences, from_dict, load_config, to_dict
 from sppdet.detection import DetectionConfig, Refine, select
-from sppdet.errors import ModelFormatError, SppdetError
+from sppdet.errors import ConfigError, ModelFormatError, SppdetError
 from sppdet.features import FeatureExtractor, FeatureMaps
 from sppdet.finetune import OFFSET_SCALE
 from sppdet.head import RegionHead
 from sppdet.images import as_image
-from sppdet.modelfile import ModelHeader, load_model, resolve_model, save_model
+from sppdet.modelfile import ModelHeader, find_preset, load_model, resolve_model, save_model
 from sppdet.proposals import Proposer, make_proposer
 from sppdet.regression import BoxRegressors
 from sppdet.svm import LinearSvms
 from sppdet.types import Detections, FloatArray, ImageArray, IntArray
 
 DEFAULT_MODEL = "default"
+# Settings that a trained model can be used with in any value; the others are part of it.
+FREE_SETTINGS = ("proposals.", "detection.", "features.scales")
 
 
 class RegionFeatures:
@@ -116,9 +119,15 @@ class Detector:
     def load(cls, source: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Detector:
         """The detector in a model file, given by a path or by the name of a shipped model.
 
+        A name may also be a preset's: a shipped model under other settings.
+
         Raises ModelFormatError when the file is missing, damaged, or of another version, or was
         trained on a backbone whose installed weights differ.
         """
+        preset = find_preset(source)
+        if preset is not None:
+            base = cls.load(preset.base, device=device)
+            return base.with_settings(load_config(preset.path, base=base.config))
         path = resolve_model(source)
         header, tensors = load_model(path)
         config = from_dict(Config, header.config, where=path)
@@ -165,6 +174,27 @@ class Detector:
             provenance=provenance,
         )
         save_model(path, header, tensors)
+
+    def with_settings(self, config: Config) -> Detector:
+        """This detector under settings that differ in those of `FREE_SETTINGS` at most.
+
+        Raises ConfigError for a change to a setting that the model was trained with.
+        """
+        for name in differences(config, self.config):
+            if not name.startswith(FREE_SETTINGS):
+                free = ", ".join(f"{one}*" if one.endswith(".") else one for one in FREE_SETTINGS)
+                raise ConfigError(
+                    f"{name} was fixed when the model was trained",
+                    mend=f"change {free} only, or train a model with it",
+                )
+        head, extractor = self.head, self.extractor
+        if config.features != self.config.features:
+            extractor = FeatureExtractor(
+                config.features, seed=config.seed, device=str(extractor.device)
+            )
+            head = copy.copy(head)
+            head.features = config.features
+        return Detector(self.classes, config, extractor, head, self.svms, self.regressors)
 
     def detect(self, image: str | Path | ImageArray) -> Detections:
         """The objects of one image, best first; scores are SVM margins, boxes in image pixels.

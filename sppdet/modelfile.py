@@ -187,8 +187,38 @@ def resolve_model(source: str | Path) -> Path:
         pass
     mend = "give the path of a model file"
     if shipped:
-        mend += f" or one of the names {', '.join(shipped)}"
+        names = [*shipped, *(one.name for one in list_presets())]
+        mend += f" or one of the names {', '.join(names)}"
     raise ModelFormatError("no such model", where=source, mend=mend)
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A shipped model under other settings.
+
+    Attributes:
+        name: what it is called.
+        base: the name of the model.
+        path: the settings, as a file of differences to the model's.
+    """
+
+    name: str
+    base: str
+    path: Path
+
+
+def list_presets() -> list[Preset]:
+    """The presets that come with the package, by name: files `NAME.BASE.toml` by the models."""
+    found = []
+    for path in sorted(SHIPPED.glob("*.*.toml")):
+        name, base = path.stem.split(".", 1)
+        found.append(Preset(name, base, path))
+    return found
+
+
+def find_preset(source: str | Path) -> Preset | None:
+    """The preset of that name, if it is one."""
+    return next((one for one in list_presets() if one.name == source), None)
 
 
 def _shipped() -> dict[str, Path]:

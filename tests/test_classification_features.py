@@ -15,7 +15,7 @@ from sppdet.errors import ConfigError
 from sppdet.files import sha256
 from sppdet.types import FloatArray, ImageArray
 
-SMALL: dict[str, Any] = {"scales": (64,), "taps": ("stage5",), "power": 1.0}
+SMALL: dict[str, Any] = {"scales": (64,), "taps": ("stage5",), "power": 1.0, "windows": 0}
 
 
 @cache
@@ -39,21 +39,21 @@ def test_a_vector_is_the_pooled_map_of_norm_one() -> None:
     mean = cells.mean((1, 2)).numpy()
     found = made(photo())
     assert found.dtype == np.float32
-    assert found.shape == (made.dim,) == (112,)
-    assert found == pytest.approx(mean / norm(mean), abs=1e-5)
+    assert found.shape == (1, made.dim) == (1, 112)
+    assert found[0] == pytest.approx(mean / norm(mean), abs=1e-5)
 
 
 def test_blocks_are_joined_in_order_and_weigh_the_same() -> None:
     made = features(levels=(2, 1), modes=("max", "mean"), taps=("stage5", "bottleneck"))
     assert made.config.blocks[:3] == ("stage5/max/2", "stage5/max/1", "stage5/mean/2")
     assert made.dim == (112 + 320) * 10
-    found, at = made(photo()), 0
+    found, at = made(photo())[0], 0
     for name in made.config.blocks:
         tap, mode, level = name.split("/")
         size = made.backbone.channels[tap] * int(level) ** 2
         part = found[at : at + size]
         assert norm(part) == pytest.approx(1 / np.sqrt(8), abs=1e-5)
-        alone = features(taps=(tap,), modes=(mode,), levels=(int(level),))(photo())
+        alone = features(taps=(tap,), modes=(mode,), levels=(int(level),))(photo())[0]
         assert part * np.sqrt(8) == pytest.approx(alone, abs=1e-5)
         at += size
     assert at == made.dim
@@ -85,6 +85,29 @@ def test_a_power_flattens() -> None:
     assert root == pytest.approx(expected / norm(expected), abs=1e-5)
 
 
+def test_windows_are_small_images_to_the_map() -> None:
+    """A window's vector is that of its bin of the map alone; a mirror image's windows swap."""
+    made = features(windows=2, modes=("mean", "max"))
+    image = photo(64, 128)
+    x, _, _ = made.backbone.preprocess(image, 64)
+    with torch.inference_mode():
+        cells = made.backbone(x, ("stage5",))["stage5"][0].numpy()
+    assert cells.shape[1:] == (4, 8)
+    found = made(image)
+    assert found.shape == (5, 224)
+    assert np.array_equal(found[:1], features(modes=("mean", "max"))(image))
+    places = [(slice(0, 2), slice(0, 4)), (slice(0, 2), slice(4, 8))]
+    places += [(slice(2, 4), slice(0, 4)), (slice(2, 4), slice(4, 8))]
+    for row, (ys, xs) in zip(found[1:], places, strict=True):
+        part = cells[:, ys, xs].reshape(112, -1)
+        mean, top = part.mean(axis=1), part.max(axis=1)
+        expected = np.concatenate([mean / norm(mean), top / norm(top)]) / np.sqrt(2)
+        assert row == pytest.approx(expected, abs=1e-4)
+    both = features(windows=2, mirror=True)
+    swapped = both(np.ascontiguousarray(image[:, ::-1]))[[0, 2, 1, 4, 3]]
+    assert both(image) == pytest.approx(swapped, abs=1e-4)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (90, 1), (3, 500)])
 def test_odd_images_have_finite_features(size: tuple[int, int]) -> None:
     for value in (0, 127, 255):
@@ -104,6 +127,9 @@ def test_odd_images_have_finite_features(size: tuple[int, int]) -> None:
         {"scales": (0,)},
         {"crop": 65},
         {"crop": -1},
+        {"windows": -1},
+        {"window_weight": -0.1},
+        {"windows": 2, "levels": (2, 1)},
         {"power": 0.0},
         {"power": float("nan")},
     ],
@@ -120,10 +146,10 @@ def test_an_unknown_map_is_refused() -> None:
 
 def test_any_backbone_may_be_used() -> None:
     config = RepresentationConfig(
-        backbone="zf5", pretrained=False, taps=("conv",), levels=(3, 1), scales=(96,)
+        backbone="zf5", pretrained=False, taps=("conv",), levels=(3, 1), scales=(96,), windows=0
     )
     made = ImageFeatures(config)
-    assert made(photo()).shape == (2560,)
+    assert made(photo()).shape == (1, 2560)
 
 
 def test_the_store_gives_what_the_network_gives(tmp_path: Path) -> None:

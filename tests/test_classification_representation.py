@@ -68,6 +68,26 @@ def test_it_learns_what_it_was_shown(trained: SvmClassifier) -> None:
         assert scores.argmax() == kind
 
 
+def test_the_best_window_counts_besides_the_whole(trained: SvmClassifier) -> None:
+    image = np.concatenate([pixels(0, 1), pixels(2, 2)], axis=1)
+    rows = features()(image)
+    alone = trained.svms.scores(rows)
+    assert alone.shape == (5, 3)
+    found = trained.scores(image)
+    assert found == pytest.approx(alone[0] + 0.5 * alone[1:].max(axis=0), abs=1e-5)
+
+
+def test_an_untrained_class_scores_minus_infinity(tmp_path: Path) -> None:
+    paths, labels = write_images(tmp_path)
+    labels[:, 0] = -1
+    for weight in (0.0, 0.5):
+        representation = RepresentationConfig(taps=("stage5",), scales=(48,), window_weight=weight)
+        config = SvmClassifierConfig(representation)
+        scores = train_svm_classifier(config, CLASSES, paths, labels)[0].scores(pixels(1, 3))
+        assert scores[0] == -np.inf
+        assert np.isfinite(scores[1:]).all()
+
+
 def test_the_facts_of_training_are_told(tmp_path: Path) -> None:
     paths, labels = write_images(tmp_path)
     labels[:, 0] = -1
@@ -83,6 +103,7 @@ def test_features_are_those_of_the_files_with_and_without_a_store(tmp_path: Path
     rows, errors = extract(paths, features(), None, NullProgress())
     assert errors == {}
     for row, path in zip(rows, paths, strict=True):
+        assert row.shape == (features().config.views, features().dim)
         assert np.array_equal(row, features()(read_image(path)))
     for _ in range(2):
         kept, _ = extract(paths, features(), tmp_path / "cache", NullProgress())

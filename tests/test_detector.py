@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sppdet.boxes import iou_matrix
+from sppdet.config import load_config
 from sppdet.detector import Detector, RegionFeatures
 from sppdet.errors import ConfigError, ImageError, ModelFormatError, SppdetError
-from sppdet.modelfile import ModelHeader, load_model, save_model
+from sppdet.modelfile import ModelHeader, find_preset, list_presets, load_model, save_model
 from sppdet.regression import BoxRegressors
 from sppdet.svm import LinearSvms
 from sppdet.types import Detections, ImageArray
@@ -380,3 +381,39 @@ def test_parts_of_equal_shape_fit(model: Path, tmp_path: Path) -> None:
     loaded = Detector.load(_rewritten(model, tmp_path / "zeros.safetensors", changes))
     assert isinstance(loaded.svms, LinearSvms)
     assert isinstance(loaded.regressors, BoxRegressors)
+
+
+def test_settings_that_training_did_not_fix_can_be_changed(detector: Detector) -> None:
+    image = picture()
+    changed = load_config(
+        None,
+        ["features.scales=[64]", "proposals.max_proposals=50", "detection.nms_iou=0.5"],
+        base=detector.config,
+    )
+    other = detector.with_settings(changed)
+    assert len(other.propose(image)) == 50
+    small, large = other.extractor(image), detector.extractor(image)
+    assert small.scaled[0].map.shape[0] < large.scaled[0].map.shape[0]
+    regions = RegionFeatures(other.head, small, other.propose(image))
+    assert regions.fc7.shape == (50, detector.head.layer_width("fc7"))
+    assert _same(other.detect(image), other.detect_features(regions))
+    # The detector that it came from is as it was, and the way back is open.
+    assert detector.config.features.scales == detector.head.features.scales == (96,)
+    assert _same(other.with_settings(detector.config).detect(image), detector.detect(image))
+
+
+@pytest.mark.parametrize("fixed", ["head.fc6=16", "svm.c=1", 'features.taps=["stage4"]'])
+def test_settings_that_training_fixed_cannot(detector: Detector, fixed: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{fixed.split('=')[0]} was fixed"):
+        detector.with_settings(load_config(None, [fixed], base=detector.config))
+
+
+def test_every_preset_is_a_shipped_model_under_other_settings() -> None:
+    presets = list_presets()
+    assert [preset.name for preset in presets] == ["fast"]
+    for preset in presets:
+        found, base = Detector.load(preset.name), Detector.load(preset.base)
+        assert found.config != base.config
+        assert found.config == load_config(preset.path, base=base.config)
+        assert found.detect(picture()).classes == base.classes
+    assert find_preset("default") is None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sppdet.errors import ConfigError, DatasetError, SppdetError
+from sppdet.errors import DatasetError, SppdetError
 
 if TYPE_CHECKING:
     from sppdet.config import Config
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sppdet.types import Dataset
 
 # Settings that may differ from those a model was trained with.
-FREE_SETTINGS = ("proposals.", "detection.")
 
 DataArgument = Annotated[
     Path,
@@ -164,28 +163,11 @@ def load_detector(
     Raises:
         ConfigError: a change to a setting that the model was trained with.
     """
-    from sppdet.config import differences, load_config
+    from sppdet.config import load_config
     from sppdet.detector import Detector
 
     detector = Detector.load(model, device=checked_device(device))
-    changed = load_config(config, changes or (), detector.config)
-    for name in differences(changed, detector.config):
-        if not name.startswith(FREE_SETTINGS):
-            raise ConfigError(
-                f"{name} was fixed when the model was trained",
-                where=model,
-                mend=f"change {'* or '.join(FREE_SETTINGS)}* only, or train a model with it",
-            )
-    if changed == detector.config:
-        return detector
-    return Detector(
-        detector.classes,
-        changed,
-        detector.extractor,
-        detector.head,
-        detector.svms,
-        detector.regressors,
-    )
+    return detector.with_settings(load_config(config, changes or (), detector.config))
 
 
 def use_threads(threads: int | None) -> None:

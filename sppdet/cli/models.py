@@ -24,11 +24,13 @@ def register(app: typer.Typer) -> None:
 
 def models() -> None:
     """List the models that come with the package: size, classes, training data, description."""
-    from sppdet.modelfile import list_models
+    from sppdet.modelfile import list_models, list_presets
 
     found = list_models()
     for model in found:
         typer.echo(_told(model))
+    for preset in list_presets():
+        typer.echo(f"{preset.name}: {preset.base} under the settings in {preset.path.name}")
     if not found:
         typer.echo("none; train one with: sppdet train DATA --run DIR")
 
