@@ -14,6 +14,9 @@ from sppdet.types import FloatArray
 
 __all__ = ["HeadConfig", "HeadOutput", "RegionHead"]
 
+# Below this many boxes, multiplying a whole map by fc6 costs more than it saves.
+FEW_BOXES = 200
+
 
 class HeadOutput(NamedTuple):
     """What the head says of N regions.
@@ -73,9 +76,9 @@ class RegionHead(RegionPooling):
         """`(N, fc6)` after ReLU: `run_fc6(pool(maps, boxes))` up to rounding, in half the time.
 
         What is averaged over windows can be multiplied by its share of fc6 before: a map has far
-        fewer cells than an image has regions.
+        fewer cells than an image has regions. Few boxes go the ordinary way.
         """
-        if self.semantic_levels_are_whole():
+        if len(boxes) >= FEW_BOXES and self.semantic_levels_are_whole():
             width = self.config.fc6
             return F.relu(self.by_scale(maps, boxes, width, self._pool_fc6_scale))
         return self.run_fc6(self.pool(maps, boxes))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sppdet.errors import ConfigError
 from sppdet.features import FeatureConfig, FeatureMaps, ScaledMap
-from sppdet.head import HeadConfig, RegionHead
+from sppdet.head import FEW_BOXES, HeadConfig, RegionHead
 from sppdet.projection import best_scale, project
 from sppdet.region_pool import grow
 from sppdet.types import FloatArray
@@ -161,7 +161,7 @@ def test_pool_is_adaptive_pooling_of_each_window(form: str, flip: bool) -> None:
 def test_the_short_way_to_fc6_is_the_long_one(form: str) -> None:
     head = head_of(form)
     maps = random_maps(head.features, WIDTH, HEIGHT)
-    for count in (0, 1, 12):
+    for count in (0, 12, FEW_BOXES, 300):
         boxes = random_boxes(count, WIDTH, HEIGHT)
         expected = head.run_fc6(head.pool(maps, boxes))
         torch.testing.assert_close(head.pool_fc6(maps, boxes), expected, rtol=1e-4, atol=1e-4)

@@ -121,7 +121,8 @@ class SvmClassifier:
         infinity. Raises ImageError when a file cannot be read or an array is of another type or
         shape.
         """
-        return self.view_scores(self.features(as_image(image))[None])[0]
+        found: FloatArray = self.view_scores(self.features(as_image(image))[None])[0]
+        return found
 
     def view_scores(self, rows: FloatArray) -> FloatArray:
         """`float32 (N, K)` of images' vectors `(N, views, dim)`, as `ImageFeatures` gives them.
