@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sppdet.proposals.ranking import draws, priorities, unique_best
+from sppdet.proposals.ranking import coarse, draws, priorities, ranked, unique_best
 
 MASK = 2**64 - 1
 
@@ -34,8 +34,8 @@ def test_draws_are_spread_evenly() -> None:
     assert np.histogram(many, bins=10, range=(0, 1))[0] == pytest.approx(10_000, rel=0.05)
 
 
-def test_priorities_are_draws_times_the_position_from_the_root() -> None:
-    expected = draws(6, 4, 2) * np.array([6, 5, 4, 3, 2, 1])
+def test_priorities_are_the_larger_of_two_draws_times_the_position_from_the_root() -> None:
+    expected = draws(12, 4, 2).reshape(2, 6).max(axis=0) * np.array([6, 5, 4, 3, 2, 1])
     np.testing.assert_array_equal(priorities(6, 4, 2), expected)
 
 
@@ -51,3 +51,52 @@ def test_unique_best_keeps_the_lowest_priority_of_each_box(rows: list[tuple[int,
     got = {tuple(boxes[i].tolist()): int(priority[i]) for i in kept}
     assert got == expected
     assert len(kept) == len(expected)
+
+
+BOXES = st.tuples(*[st.integers(0, 40)] * 2, *[st.integers(1, 60)] * 2, st.integers(0, 2**44))
+
+
+def _table(rows: list[tuple[int, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    table = np.array(rows, np.int64).reshape(-1, 5)
+    boxes = np.concatenate([table[:, :2], table[:, :2] + table[:, 2:4]], axis=1)
+    return boxes.astype(np.int32), table[:, 4].copy()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(BOXES, max_size=60))
+def test_ranking_keeps_every_box_once_and_puts_the_first_of_each_kind_in_front(
+    rows: list[tuple[int, ...]],
+) -> None:
+    boxes, priority = _table(rows)
+    order = ranked(boxes, priority)
+    kept = [tuple(box) for box in boxes[order].tolist()]
+    assert sorted(kept) == sorted({tuple(box) for box in boxes.tolist()})
+    kinds = [tuple(kind) for kind in coarse(boxes[order]).tolist()]
+    count = len(set(kinds))
+    assert len(set(kinds[:count])) == count
+    for part in (order[:count], order[count:]):
+        assert (np.diff(priority[part]) >= 0).all()
+    best = {}
+    for kind, number in zip(coarse(boxes).tolist(), priority.tolist(), strict=True):
+        best[tuple(kind)] = min(number, best.get(tuple(kind), number))
+    assert [best[kind] for kind in kinds[:count]] == priority[order[:count]].tolist()
+
+
+@settings(max_examples=200, deadline=None)
+@given(BOXES, BOXES)
+def test_boxes_of_one_kind_have_edges_within_a_quarter_of_their_sides(
+    one: tuple[int, ...], other: tuple[int, ...]
+) -> None:
+    boxes, _ = _table([one, other])
+    a, b = boxes.tolist()
+    if coarse(boxes)[0].tolist() == coarse(boxes)[1].tolist():
+        for axis in range(2):
+            side = min(a[axis + 2] - a[axis], b[axis + 2] - b[axis])
+            assert abs(a[axis] - b[axis]) <= max(0, side / 4 - 1 + 1e-9) or a[axis] == b[axis]
+            assert abs(a[axis + 2] - b[axis + 2]) <= side / 4
+
+
+def test_boxes_that_are_almost_the_same_are_of_one_kind() -> None:
+    boxes = np.array([[0, 0, 100, 50], [1, 1, 103, 51], [0, 0, 60, 50]], np.int32)
+    kinds = coarse(boxes).tolist()
+    assert kinds[0] == kinds[1] != kinds[2]

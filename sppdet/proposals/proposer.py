@@ -17,7 +17,7 @@ from sppdet.proposals.opencv import opencv_search
 from sppdet.types import FloatArray, ImageArray
 
 # Raised whenever the same settings give other boxes than before, so that caches forget them.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 class Proposer(Protocol):

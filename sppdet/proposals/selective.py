@@ -86,9 +86,7 @@ def selective_search(
     found = [boxes for group in run(_hierarchies, *zip(*jobs, strict=True)) for boxes in group]
     order = [ranking.priorities(len(boxes), seed, i) for i, boxes in enumerate(found)]
     boxes, priority = np.concatenate(found), np.concatenate(order)
-    best = ranking.unique_best(boxes, priority)
-    best = best[np.argsort(priority[best], kind="stable")]
-    out = _to_image(boxes[best], size, (width, height), min_side)
+    out = _to_image(boxes[ranking.ranked(boxes, priority)], size, (width, height), min_side)
     return out[: max_proposals or None]
 
 
