@@ -174,6 +174,20 @@ class FineTuner:
             background_iou=(config.background_low, config.background_high),
         )
 
+    def _of_one_scale(
+        self, maps: FeatureMaps, found: Candidates, rng: np.random.Generator
+    ) -> Candidates:
+        """The regions of one scale, drawn among those at which there are objects' regions.
+
+        A step then goes through the map of one scale, however many there are: of all of them it
+        would cost their sum, and learn from as many regions.
+        """
+        if len(maps.scaled) == 1:
+            return found
+        scales = self.head.scale_of(maps, found.boxes)
+        objects = scales[found.overlap >= self.config.foreground_iou]
+        return found.take(scales == rng.choice(np.unique(objects if len(objects) else scales)))
+
     def run_step(self, n_images: int, load: LoadImage) -> Losses:
         """Takes one step on the images that `images_of_step` names and `load` gives.
 
@@ -188,7 +202,7 @@ class FineTuner:
         regions = []
         for image in images_of_step(config, n_images, self.step, self.seed):
             maps, found = load(image)
-            batch = self._sample(found, rng)
+            batch = self._sample(self._of_one_scale(maps, found, rng), rng)
             flip = bool(rng.random() < config.flip)
             regions.append((maps, _mirrored(batch) if flip else batch, batch.boxes, flip))
         losses = self._descend(regions)

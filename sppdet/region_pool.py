@@ -127,13 +127,17 @@ class RegionPooling(nn.Module):
         self.semantic_bias = nn.Buffer(head.bias.clone(), persistent=False)
         self.semantic_limit = head.limit
 
+    def scale_of(self, maps: FeatureMaps, boxes: FloatArray) -> IntArray:
+        """`int64 (N,)`: the position of the scale that each box is pooled at."""
+        rule = self.features
+        return best_scale(boxes, maps.width, maps.height, rule.scales, rule.scale_rule)
+
     def window_groups(self, maps: FeatureMaps, boxes: FloatArray) -> IntArray:
         """`int64 (N,)` numbers; equal for boxes that cover the same cells of the same scale.
 
         The pyramid cannot tell such boxes apart; the release keeps one of them as a negative.
         """
-        rule = self.features
-        chosen = best_scale(boxes, maps.width, maps.height, rule.scales, rule.scale_rule)
+        chosen = self.scale_of(maps, boxes)
         rows = np.zeros((len(boxes), 5), dtype=np.int64)
         rows[:, 0] = chosen
         for index, scaled in enumerate(maps.scaled):
@@ -164,8 +168,7 @@ class RegionPooling(nn.Module):
 
     def by_scale(self, maps: FeatureMaps, boxes: FloatArray, width: int, rows: PoolScale) -> Tensor:
         """`(N, width)`: what `rows` gives for the boxes of each scale, in the boxes' order."""
-        rule = self.features
-        chosen = best_scale(boxes, maps.width, maps.height, rule.scales, rule.scale_rule)
+        chosen = self.scale_of(maps, boxes)
         found, places = [], []
         for index, scaled in enumerate(maps.scaled):
             mine = np.flatnonzero(chosen == index)

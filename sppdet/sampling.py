@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sppdet.boxes import areas, encode, iou_matrix
-from sppdet.types import FloatArray, IntArray, Sample
+from sppdet.types import BoolArray, FloatArray, IntArray, Sample
 
 BACKGROUND = 0
 
@@ -34,10 +34,12 @@ class Candidates:
         """The objects and the first so many proposals; 0 keeps all."""
         if not proposals:
             return self
-        end = len(self.objects) + proposals
-        return Candidates(
-            self.boxes[:end], self.overlap[:end], self.match[:end], self.objects, self.labels
-        )
+        return self.take(slice(len(self.objects) + proposals))
+
+    def take(self, regions: slice | BoolArray) -> Candidates:
+        """Some of the regions; the objects that they may match stay all."""
+        chosen = self.boxes[regions], self.overlap[regions], self.match[regions]
+        return Candidates(*chosen, self.objects, self.labels)
 
 
 def candidates(sample: Sample, proposals: FloatArray) -> Candidates:

@@ -247,6 +247,30 @@ def test_the_upper_stages_have_a_rate_of_their_own() -> None:
         assert not torch.equal(tuner.head.fc6.weight, before["fc6.weight"])
 
 
+@pytest.mark.parametrize("objects", [0, 1])
+def test_a_step_takes_the_regions_of_an_image_from_one_scale(objects: int) -> None:
+    two = replace(PLAIN, scales=(208, 480))
+    head = RegionHead(SMALL, extractor(two), N_CLASSES)
+    tuner = FineTuner(head, CONFIG, 0)
+    maps = random_maps(two, SIZE, SIZE)
+    every = load(0)[1]
+    if not objects:
+        every = replace(every, overlap=np.zeros_like(every.overlap))
+    scales = head.scale_of(maps, every.boxes)
+    assert set(scales.tolist()) == {0, 1}
+    seen = set()
+    for seed in range(20):
+        some = tuner._of_one_scale(maps, every, np.random.default_rng(seed))
+        (scale,) = set(head.scale_of(maps, some.boxes).tolist())
+        assert len(some.boxes) == np.count_nonzero(scales == scale)
+        assert np.array_equal(some.objects, every.objects)
+        assert not objects or some.overlap.max() >= CONFIG.foreground_iou
+        seen.add(scale)
+    with_objects = set(scales[every.overlap >= CONFIG.foreground_iou].tolist())
+    assert seen == (with_objects or {0, 1})
+    assert tuner_of()._of_one_scale(*load(0), np.random.default_rng(0)) is load(0)[1]
+
+
 def test_the_state_before_the_first_step_can_be_taken_up() -> None:
     fresh, other = tuner_of(), tuner_of(head_seed=5)
     other.load_state(kept(fresh))
