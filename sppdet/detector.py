@@ -39,7 +39,7 @@ class RegionFeatures:
     def __init__(self, head: RegionHead, maps: FeatureMaps, boxes: FloatArray) -> None:
         self.boxes = boxes
         self.size = (maps.width, maps.height)
-        self._head, self._maps = head.eval(), maps
+        self._head, self._maps = head.eval(), head.join(maps)
 
     @cached_property
     def pool(self) -> FloatArray:

@@ -39,7 +39,7 @@ class FineTuneConfig:
     """
 
     # Optimisation steps; 0 leaves the layers as they were initialised.
-    steps: int = 5000
+    steps: int = 9000
     # Images a step, and regions taken from each (release: 128 regions in all).
     images: int = 2
     regions: int = 96
@@ -53,10 +53,10 @@ class FineTuneConfig:
     flip: float = 0.5
     # Peak learning rate of AdamW; it rises linearly for the warm-up share of the steps, then
     # falls to 0 along a cosine.
-    learning_rate: float = 5e-4
+    learning_rate: float = 4e-4
     warmup: float = 0.1
     # The learning rate of the backbone's upper stages, as a share of that of the other layers.
-    upper_rate: float = 0.2
+    upper_rate: float = 0.15
     weight_decay: float = 0.01
     # Weight of the box loss beside the classification loss; 0 trains classification alone, as
     # the release does.

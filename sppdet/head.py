@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sppdet.features import FeatureExtractor, FeatureMaps, ScaledMap
-from sppdet.region_pool import HeadConfig, RegionPooling, pooled
+from sppdet.region_pool import HeadConfig, Joined, JoinedMaps, RegionPooling, pooled
 from sppdet.types import FloatArray
 
 __all__ = ["HeadConfig", "HeadOutput", "RegionHead"]
@@ -72,7 +72,7 @@ class RegionHead(RegionPooling):
         widths = {"pool": self.dim, "fc6": self.config.fc6, "fc7": self.config.fc7}
         return widths[layer]
 
-    def pool_fc6(self, maps: FeatureMaps, boxes: FloatArray) -> Tensor:
+    def pool_fc6(self, maps: FeatureMaps | JoinedMaps, boxes: FloatArray) -> Tensor:
         """`(N, fc6)` after ReLU: `run_fc6(pool(maps, boxes))` up to rounding, in half the time.
 
         What is averaged over windows can be multiplied by its share of fc6 before: a map has far
@@ -80,12 +80,15 @@ class RegionHead(RegionPooling):
         """
         if len(boxes) >= FEW_BOXES and self.semantic_levels_are_whole():
             width = self.config.fc6
-            return F.relu(self.by_scale(maps, boxes, width, self._pool_fc6_scale))
+            fc6 = self.by_scale(self.join(maps), boxes, width, self._pool_fc6_scale)
+            return F.relu(fc6)
         return self.run_fc6(self.pool(maps, boxes))
 
-    def _pool_fc6_scale(self, scaled: ScaledMap, boxes: FloatArray, maps: FeatureMaps) -> Tensor:
+    def _pool_fc6_scale(
+        self, scaled: ScaledMap, joined: Joined, boxes: FloatArray, maps: FeatureMaps
+    ) -> Tensor:
         """fc6 before its ReLU, for one scale."""
-        values, semantic = self.joined(scaled.map)
+        values, semantic = joined
         out = self.fc6.bias.expand(len(boxes), -1)
         start = 0
         if self.config.levels:

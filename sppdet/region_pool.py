@@ -63,8 +63,28 @@ class HeadConfig:
             raise ConfigError("head.dropout is outside [0, 1)")
 
 
-# One scale's map, some boxes, and all maps -> one row a box.
-PoolScale = Callable[[ScaledMap, FloatArray, FeatureMaps], Tensor]
+# The map that the pyramid pools, before it is reduced, and the pretrained head's map, if any.
+Joined = tuple[Tensor, Tensor | None]
+# One scale's map, what it became, some boxes, and all maps -> one row a box.
+PoolScale = Callable[[ScaledMap, Joined, FloatArray, FeatureMaps], Tensor]
+
+
+class JoinedMaps:
+    """The maps of one image and what the layers below pooling make of them, once for each scale.
+
+    Attributes:
+        maps: the image's, as the extractor gives them.
+    """
+
+    def __init__(self, maps: FeatureMaps, join: Callable[[Tensor], Joined]) -> None:
+        self.maps, self._join = maps, join
+        self._found: dict[int, Joined] = {}
+
+    def at(self, scale: int) -> Joined:
+        """What `RegionPooling.joined` gives for the map of a scale."""
+        if scale not in self._found:
+            self._found[scale] = self._join(self.maps.scaled[scale].map)
+        return self._found[scale]
 
 
 class RegionPooling(nn.Module):
@@ -158,22 +178,32 @@ class RegionPooling(nn.Module):
             self.features.projection,
         )
 
-    def pool(self, maps: FeatureMaps, boxes: FloatArray, *, flip: bool = False) -> Tensor:
+    def join(self, maps: FeatureMaps | JoinedMaps) -> JoinedMaps:
+        """Maps to pool more than once from: the upper stages see them once."""
+        return maps if isinstance(maps, JoinedMaps) else JoinedMaps(maps, self.joined)
+
+    def pool(
+        self, maps: FeatureMaps | JoinedMaps, boxes: FloatArray, *, flip: bool = False
+    ) -> Tensor:
         """`float32 (N, dim)` pooled vectors of boxes `(N, 4)` in image pixels.
 
         With `flip` the pyramid's bins are mirrored, as if the map had been. Law: adding a box
         never changes another box's vector.
         """
-        return self.by_scale(maps, boxes, self.dim, partial(self._pool_scale, flip=flip))
+        pool_scale = partial(self._pool_scale, flip=flip)
+        return self.by_scale(self.join(maps), boxes, self.dim, pool_scale)
 
-    def by_scale(self, maps: FeatureMaps, boxes: FloatArray, width: int, rows: PoolScale) -> Tensor:
+    def by_scale(
+        self, joined: JoinedMaps, boxes: FloatArray, width: int, rows: PoolScale
+    ) -> Tensor:
         """`(N, width)`: what `rows` gives for the boxes of each scale, in the boxes' order."""
+        maps = joined.maps
         chosen = self.scale_of(maps, boxes)
         found, places = [], []
         for index, scaled in enumerate(maps.scaled):
             mine = np.flatnonzero(chosen == index)
             if len(mine):
-                found.append(rows(scaled, boxes[mine], maps))
+                found.append(rows(scaled, joined.at(index), boxes[mine], maps))
                 places.append(mine)
         if len(found) == 1:
             return found[0]
@@ -183,9 +213,14 @@ class RegionPooling(nn.Module):
         return torch.cat(found)[order]
 
     def _pool_scale(
-        self, scaled: ScaledMap, boxes: FloatArray, maps: FeatureMaps, flip: bool
+        self,
+        scaled: ScaledMap,
+        joined: Joined,
+        boxes: FloatArray,
+        maps: FeatureMaps,
+        flip: bool,
     ) -> Tensor:
-        values, semantic = self.joined(scaled.map)
+        values, semantic = joined
         parts = []
         if self.config.levels:
             reduced = self.reduced(values)
@@ -210,7 +245,7 @@ class RegionPooling(nn.Module):
     ) -> IntArray:
         return self.project(scaled, grow(boxes, factor, maps.width, maps.height))
 
-    def joined(self, raw: Tensor) -> tuple[Tensor, Tensor | None]:
+    def joined(self, raw: Tensor) -> Joined:
         """The map that the pyramid pools, before it is reduced, and the pretrained head's map.
 
         `raw (h, w, C)` is a map of the extractor's. The first is `(h, w, C')` float32; the other

@@ -168,6 +168,23 @@ def test_the_short_way_to_fc6_is_the_long_one(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_joined_maps_are_pooled_as_the_maps_are_and_made_once(form: str) -> None:
+    head = head_of(form)
+    maps = random_maps(head.features, WIDTH, HEIGHT)
+    boxes = random_boxes(FEW_BOXES, WIDTH, HEIGHT)
+    expected = head.pool(maps, boxes), head.pool_fc6(maps, boxes)
+    passes: list[object] = []
+    if head.upper is not None:
+        head.upper.register_forward_hook(lambda *call: passes.append(call))
+    joined = head.join(maps)
+    assert head.join(joined) is joined
+    assert torch.equal(head.pool(joined, boxes), expected[0])
+    assert torch.equal(head.pool_fc6(joined, boxes), expected[1])
+    assert torch.equal(head.pool(joined, boxes[:9]), expected[0][:9])
+    assert len(passes) == (head.upper is not None)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_other_boxes_never_change_a_vector(form: str) -> None:
     head = head_of(form)
     maps = random_maps(head.features, WIDTH, HEIGHT)
