@@ -76,7 +76,7 @@ def test_ranking_keeps_every_box_once_and_puts_the_first_of_each_kind_in_front(
     assert len(set(kinds[:count])) == count
     for part in (order[:count], order[count:]):
         assert (np.diff(priority[part]) >= 0).all()
-    best = {}
+    best: dict[tuple[int, ...], int] = {}
     for kind, number in zip(coarse(boxes).tolist(), priority.tolist(), strict=True):
         best[tuple(kind)] = min(number, best.get(tuple(kind), number))
     assert [best[kind] for kind in kinds[:count]] == priority[order[:count]].tolist()
