@@ -10,7 +10,8 @@ seconds a stage (of all the runs that it took, added up), peak memory, seed and 
 RUN/reproduce.json; what it holds is not computed again.
 
 Expect 4,008 training and 1,000 validation images of VOC2007's trainval where the splits are ours,
-2,501 and 2,510 where they are the official ones; two hours on two cores, and 2 MB of disk an image.
+2,501 and 2,510 where they are the official ones; two hours on two cores, and 0.6 MB of disk
+an image.
 """
 
 from __future__ import annotations

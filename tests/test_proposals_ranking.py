@@ -83,17 +83,20 @@ def test_ranking_keeps_every_box_once_and_puts_the_first_of_each_kind_in_front(
 
 
 @settings(max_examples=200, deadline=None)
-@given(BOXES, BOXES)
-def test_boxes_of_one_kind_have_edges_within_a_quarter_of_their_sides(
-    one: tuple[int, ...], other: tuple[int, ...]
+@given(BOXES, st.tuples(*[st.integers(-2, 2)] * 4))
+def test_boxes_are_of_one_kind_when_their_edges_share_cells(
+    one: tuple[int, ...], shift: tuple[int, ...]
 ) -> None:
-    boxes, _ = _table([one, other])
-    a, b = boxes.tolist()
-    if coarse(boxes)[0].tolist() == coarse(boxes)[1].tolist():
-        for axis in range(2):
-            side = min(a[axis + 2] - a[axis], b[axis + 2] - b[axis])
-            assert abs(a[axis] - b[axis]) <= max(0, side / 4 - 1 + 1e-9) or a[axis] == b[axis]
-            assert abs(a[axis + 2] - b[axis + 2]) <= side / 4
+    boxes, _ = _table([one])
+    pair = np.concatenate([boxes, np.maximum(boxes + np.array(shift), 0)]).astype(np.int32)
+    sides = np.maximum(pair[:, 2:] - pair[:, :2], 1)
+    # The largest power of two that is at most a quarter of the side, at least 1.
+    cells = [[2 ** max(0, (int(side) // 4).bit_length() - 1) for side in row] for row in sides]
+    edges = [
+        [pair[i, edge] // cells[i][edge % 2] for edge in range(4)] + cells[i] for i in range(2)
+    ]
+    kinds = coarse(pair).tolist()
+    assert (kinds[0] == kinds[1]) == (edges[0] == edges[1])
 
 
 def test_boxes_that_are_almost_the_same_are_of_one_kind() -> None:
