@@ -48,12 +48,14 @@ STAGES = (
     "resize, conv",
     "upper conv",
     "pool",
-    "fc6",
+    "pool, fc6",
     "fc7",
     "SVMs",
     "NMS, boxes",
 )
-LAYERS = ("pool", "fc6", "fc7")
+# The layers, from the first, and the stages that they are: fc6 is pooled for anew where nothing
+# reads the pooled vectors themselves.
+LAYERS = {"pool": "pool", "fc6": "pool, fc6", "fc7": "fc7"}
 # torchvision's detectors, by what the table calls them.
 TORCHVISION = {
     "Faster R-CNN ResNet-50 FPN": fasterrcnn_resnet50_fpn,
@@ -109,22 +111,25 @@ def stage_seconds(detector: Detector, image: ImageArray) -> dict[str, float]:
     lap("proposals")
     maps = detector.extractor(image)
     lap("resize, conv")
-    if detector.head.upper is not None:
-        with torch.inference_mode():
-            for scaled in maps.scaled:
-                detector.head.joined(scaled.map)
-        lap("upper conv")
-    features = RegionFeatures(detector.head, maps, boxes)
-    read = (detector.config.svm.layer, detector.config.regression.layer)
-    for layer in LAYERS[: 1 + max(LAYERS.index(one) for one in read)]:
-        features.layer(layer)
-        lap(layer)
+    joined = detector.head.join(maps)
+    with torch.inference_mode():
+        for scale in range(len(maps.scaled)):
+            joined.at(scale)
+    lap("upper conv")
+    features = RegionFeatures(detector.head, joined, boxes)
+    read = {detector.config.svm.layer}
+    if detector.config.detection.regressors != "learned":
+        read.add(detector.config.regression.layer)
+    last_read = max(list(LAYERS).index(layer) for layer in read)
+    for layer, stage in list(LAYERS.items())[: 1 + last_read]:
+        if layer != "pool" or "pool" in read:
+            features.layer(layer)
+            lap(stage)
     detector.svms.scores(features.layer(detector.config.svm.layer))
     lap("SVMs")
     detector.detect_features(features)
     lap("NMS, boxes")
-    # Pooling ran the upper stages once more, and detecting scored the regions once more.
-    found["pool"] = max(0.0, found["pool"] - found.get("upper conv", 0.0))
+    # Detecting scored the regions once more.
     found["NMS, boxes"] = max(0.0, found["NMS, boxes"] - found["SVMs"])
     return found
 

@@ -7,6 +7,9 @@ OpenCV's boxes are all kept, and are in the order that our seam gives them, whic
 than OpenCV's own. Any other source takes part with `--source package.module:name`: a function of
 the image.
 Expect about 2 s an image with opencv-fast, and 6 s more with opencv-quality.
+
+A second table tells how the first engine's time grows with the size of the image: a few photos of
+the split, enlarged to so many megapixels.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -99,6 +101,8 @@ def run(
 
 # Images that are timed on two cores too: enough for a median, few enough for OpenCV's sake.
 TWO_CORE_IMAGES = 40
+# Photos of the second table, each timed three times.
+GROWTH_IMAGES = 10
 
 
 def timed(source: Source, image: ImageArray) -> tuple[float, FloatArray]:
@@ -158,6 +162,31 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def growth(source: Source, samples: Sequence[Sample], sizes: Sequence[float]) -> dict[str, float]:
+    """Median seconds by megapixels, the photos' own size first, under the name `own`."""
+    found = {}
+    cv2.setNumThreads(1)
+    for name in ("own", *map(str, sizes)):
+        times = []
+        for sample in samples:
+            image = read_sample(sample)
+            if name != "own":
+                factor = (float(name) * 1e6 / (image.shape[0] * image.shape[1])) ** 0.5
+                image = np.asarray(cv2.resize(image, None, fx=factor, fy=factor), np.uint8)
+            times.append(min(timed(source, image)[0] for _ in range(3)))
+        found[name] = float(np.median(times))
+    return found
+
+
+def growth_table(grown: dict[str, float]) -> str:
+    """Milliseconds by megapixels, and how many times those of the photos as they are."""
+    lines = []
+    for size, seconds in grown.items():
+        label = "as it is" if size == "own" else f"{size} Mpx"
+        lines.append(f"{label:>10}{seconds * 1e3:9.1f} ms{seconds / grown['own']:8.2f}x")
+    return "\n".join(lines)
+
+
 def load_source(where: str) -> Source:
     """The callable that `package.module:name` names."""
     module, _, name = where.partition(":")
@@ -173,6 +202,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500, help="the first so many; 0 for all")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES[:3]))
     parser.add_argument("--source", nargs="*", default=[], metavar="MODULE:NAME")
+    parser.add_argument(
+        "--megapixels", type=float, nargs="*", default=[1.0, 5.0, 20.0], help="of the second table"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the intervals' resampling")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     args = parser.parse_args()
@@ -189,8 +221,12 @@ def main() -> None:
     objects = sum(int((~s.difficult).sum()) for s in dataset)
     print(f"{dataset.name}, {len(dataset)} images, {objects} objects, difficult ones left out")
     print(table(rows))
+    first, source = next(iter(sources.items()))
+    grown = growth(source, dataset.samples[:GROWTH_IMAGES], args.megapixels)
+    print(f"\n{first}, one core, median over {GROWTH_IMAGES} photos, decoding aside")
+    print(growth_table(grown))
     if args.json is not None:
-        atomic_write_json(args.json, json.loads(json.dumps(rows)))
+        atomic_write_json(args.json, {"engines": rows, "growth": grown})
 
 
 if __name__ == "__main__":

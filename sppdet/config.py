@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sppdet import settings
+from sppdet.compression import CompressionConfig
 from sppdet.detection import DetectionConfig
 from sppdet.errors import ConfigError
 from sppdet.features import FeatureConfig
@@ -40,6 +41,8 @@ class Config:
     svm: SvmConfig = field(default_factory=SvmConfig)
     # Box regressors, one a class.
     regression: RegressionConfig = field(default_factory=RegressionConfig)
+    # What is made smaller once everything is trained.
+    compression: CompressionConfig = field(default_factory=CompressionConfig)
     # What is kept of an image's scored regions.
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     # Initial weights, sampling and the images' order follow from this number; proposals, SVMs and

@@ -21,6 +21,7 @@ from sppdet.head import RegionHead
 from sppdet.images import as_image
 from sppdet.modelfile import ModelHeader, find_preset, load_model, resolve_model, save_model
 from sppdet.proposals import Proposer, make_proposer
+from sppdet.region_pool import JoinedMaps
 from sppdet.regression import BoxRegressors
 from sppdet.svm import LinearSvms
 from sppdet.types import Detections, FloatArray, ImageArray, IntArray
@@ -36,10 +37,10 @@ class RegionFeatures:
     One row a box, independent of the other boxes; raw, not scaled to the SVMs' norm.
     """
 
-    def __init__(self, head: RegionHead, maps: FeatureMaps, boxes: FloatArray) -> None:
+    def __init__(self, head: RegionHead, maps: FeatureMaps | JoinedMaps, boxes: FloatArray) -> None:
         self.boxes = boxes
-        self.size = (maps.width, maps.height)
         self._head, self._maps = head.eval(), head.join(maps)
+        self.size = (self._maps.maps.width, self._maps.maps.height)
 
     @cached_property
     def pool(self) -> FloatArray:
@@ -81,9 +82,11 @@ class RegionFeatures:
 
     def learned_boxes(self, regions: IntArray, labels: IntArray) -> FloatArray:
         """`float32 (M, 4)`: some of the boxes, moved as fine-tuning learned for their classes."""
+        # A region is asked for once for each class that it may be of.
+        chosen, back = np.unique(regions, return_inverse=True)
         with torch.inference_mode():
-            offsets = self._head.offset(torch.from_numpy(self.fc7[regions])).numpy()
-        own = offsets.reshape(len(regions), -1, 4)[np.arange(len(regions)), labels]
+            offsets = self._head.offset(torch.from_numpy(self.fc7[chosen])).numpy()
+        own = offsets.reshape(len(chosen), -1, 4)[back, labels]
         return decode(own * np.array(OFFSET_SCALE, np.float32), self.boxes[regions])
 
     def layer(self, name: str) -> FloatArray:
@@ -139,12 +142,14 @@ class Detector:
                 mend="install the package versions named in its header, or train again",
             )
         head = RegionHead(config.head, extractor, len(header.classes), seed=config.seed)
+        stored = _part(tensors, "head.")
+        weights = {name: torch.from_numpy(value).float() for name, value in stored.items()}
         try:
-            head.load_state_dict(
-                {k[5:]: torch.from_numpy(v).float() for k, v in _part(tensors, "head.").items()}
-            )
-            svms = LinearSvms(**_part(tensors, "svm.", strip=True))
-            found = _part(tensors, "box.", strip=True)
+            if "squeeze.weight" in weights:
+                head.squeeze_pyramid(len(weights["squeeze.weight"]))
+            head.load_state_dict(weights)
+            svms = LinearSvms(**_part(tensors, "svm."))
+            found = _part(tensors, "box.")
             regressors = BoxRegressors(**found) if found else None
             _check_fit(head, config, len(header.classes), svms, regressors)
         except (RuntimeError, TypeError, ValueError) as error:
@@ -247,11 +252,8 @@ class Detector:
                 yield path, error
 
 
-def _part(
-    tensors: dict[str, np.ndarray], prefix: str, *, strip: bool = False
-) -> dict[str, np.ndarray]:
-    start = len(prefix) if strip else 0
-    return {k[start:]: v for k, v in tensors.items() if k.startswith(prefix)}
+def _part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _check_fit(

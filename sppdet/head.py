@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sppdet.compression import Responses
 from sppdet.features import FeatureExtractor, FeatureMaps, ScaledMap
 from sppdet.region_pool import HeadConfig, Joined, JoinedMaps, RegionPooling, pooled
 from sppdet.types import FloatArray
@@ -44,6 +45,8 @@ class RegionHead(RegionPooling):
         self, config: HeadConfig, features: FeatureExtractor, n_classes: int, *, seed: int = 0
     ) -> None:
         super().__init__(config, features)
+        # Set by `squeeze_pyramid` once training is over.
+        self.squeeze: nn.Linear | None = None
         self.fc6 = nn.Linear(self.dim, config.fc6)
         self.fc7 = nn.Linear(config.fc6, config.fc7)
         self.classify = nn.Linear(config.fc7, n_classes + 1)
@@ -94,6 +97,8 @@ class RegionHead(RegionPooling):
         if self.config.levels:
             windows = self.project(scaled, boxes)
             pyramid = pooled(self.reduced(values), windows, self.config.levels, "max", False)
+            if self.squeeze is not None:
+                pyramid = self.squeeze(pyramid)
             start = pyramid.shape[1]
             out = F.linear(pyramid, self.fc6.weight[:, :start], self.fc6.bias)
         if semantic is None:
@@ -109,7 +114,38 @@ class RegionHead(RegionPooling):
 
     def run_fc6(self, pooled: Tensor) -> Tensor:
         """`(N, fc6)` after ReLU."""
+        if self.squeeze is not None:
+            pyramid, others = pooled[:, : self.pyramid_dim], pooled[:, self.pyramid_dim :]
+            pooled = torch.cat([self.squeeze(pyramid), others], dim=1)
         return F.relu(self.fc6(pooled))
+
+    def pyramid_response(self, maps: FeatureMaps, boxes: FloatArray) -> Tensor:
+        """`(N, fc6)`: the pyramid's share of fc6 before bias and ReLU; not once squeezed."""
+        pyramid = self.pool(maps, boxes)[:, : self.pyramid_dim]
+        return F.linear(pyramid, self.fc6.weight[:, : self.pyramid_dim])
+
+    def squeeze_saves(self, rank: int) -> bool:
+        """Whether `squeeze_pyramid` would make fc6 less work; never for a rank of 0."""
+        wide, out = self.pyramid_dim, self.config.fc6
+        return 0 < rank * (wide + out) < wide * out
+
+    @torch.no_grad()
+    def squeeze_pyramid(self, rank: int, responses: Responses | None = None) -> None:
+        """Makes fc6's share of the pyramid two factors, `rank` numbers between them.
+
+        The truncated SVD of Fast R-CNN (sec. 3.1), but of what fc6 answers to regions that occur
+        and not of its weights: `responses` has seen `pyramid_response` of many. Without them the
+        layers get the shapes alone, for weights to be loaded into.
+        """
+        weight, wide = self.fc6.weight, self.pyramid_dim
+        squeeze = nn.Linear(wide, rank, bias=False)
+        fc6 = nn.Linear(rank + self.dim - wide, self.config.fc6)
+        if responses is not None:
+            directions, mean = responses.principal(rank)
+            squeeze.weight.copy_(directions.T @ weight[:, :wide])
+            fc6.weight.copy_(torch.cat([directions, weight[:, wide:]], dim=1))
+            fc6.bias.copy_(self.fc6.bias + mean - directions @ (directions.T @ mean))
+        self.squeeze, self.fc6 = squeeze, fc6
 
     def run_fc7(self, fc6: Tensor) -> Tensor:
         """`(N, fc7)` after ReLU."""

@@ -26,10 +26,11 @@ LAYERS = ("pool", "fc6", "fc7")
 
 @dataclass(frozen=True, slots=True)
 class RegressionConfig:
-    """How the box regressors are trained. The defaults are the SPP-net release's."""
+    """How the box regressors are trained. The defaults are the SPP-net release's but the layer."""
 
-    # Features the regressors see: the pooled pyramid, or the output of fc6 or fc7.
-    layer: str = "pool"
+    # Features the regressors see: the pooled pyramid (release), or the output of fc6 or fc7, which
+    # cost nothing where the SVMs read them too.
+    layer: str = "fc7"
     # Penalty on the squared weights, for features of mean norm `feature_norm`.
     ridge: float = 4000.0
     # Regions that overlap an object by more than this IoU are samples of its class.

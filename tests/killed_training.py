@@ -27,7 +27,7 @@ from sppdet.datasets import load_voc
 from sppdet.hinge import Dual, margins, solve
 from sppdet.progress import Advance, NullProgress, Progress
 from sppdet.proposals import warm_up
-from sppdet.training import stages, train
+from sppdet.training import svm_stage, train
 from sppdet.training.run import LOG_FILE
 
 # Everything small, but every stage longer than the space between two saves of it.
@@ -40,6 +40,7 @@ SETTINGS = (
     "finetune.steps=14",
     "finetune.save_every=5",
     "svm.proposals=100",
+    "compression.fc6_rank=8",
 )
 IMAGES = 6
 SVM_SAVE_EVERY = 4
@@ -57,6 +58,7 @@ KILLS = (
     ("hard negatives", 2),
     ("hard negatives", 5),
     ("box regressors", 3),
+    ("compression", 3),
 )
 
 
@@ -128,7 +130,7 @@ def main() -> None:
     data, out = Path(sys.argv[1]), Path(sys.argv[2])
     dataset, config = load_voc(data, "train"), load_config(None, SETTINGS)
     variant = replace(config.svm, layer="fc6")
-    stages.SAVE_EVERY = SVM_SAVE_EVERY
+    svm_stage.SAVE_EVERY = SVM_SAVE_EVERY
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     _compile()

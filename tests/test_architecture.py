@@ -20,7 +20,7 @@ LAYERS = (
     ("errors", "types", "boxes"),
     ("files", "progress", "images", "prefetch", "compiled"),
     ("settings", "visualise", "datasets", "modelfile"),
-    ("proposals", "backbones", "hinge", "ridge", "spp_kernels"),
+    ("proposals", "backbones", "hinge", "ridge", "spp_kernels", "compression"),
     ("projection", "spp", "mining_cache", "svm", "regression", "detection"),
     ("features", "sampling", "mining", "evaluation", "warmup"),
     ("region_pool", "mapstore"),

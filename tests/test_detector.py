@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sppdet.boxes import iou_matrix
+from sppdet.compression import Responses
 from sppdet.config import load_config
 from sppdet.detector import Detector, RegionFeatures
 from sppdet.errors import ConfigError, ImageError, ModelFormatError, SppdetError
@@ -269,6 +271,25 @@ def test_a_loaded_detector_is_saved_as_the_same_bytes(model: Path, tmp_path: Pat
     assert _same(Detector.load(again).detect(picture()), found)
 
 
+def test_a_detector_with_a_squeezed_fc6_comes_back(detector: Detector, tmp_path: Path) -> None:
+    image = picture()
+    boxes = detector.propose(image)
+    maps = detector.extractor(image)
+    responses = Responses(detector.config.head.fc6)
+    responses.add(detector.head.pyramid_response(maps, boxes))
+    head = copy.deepcopy(detector.head)
+    head.squeeze_pyramid(6, responses)
+    parts = detector.extractor, head, detector.svms, detector.regressors
+    squeezed = Detector(detector.classes, detector.config, *parts)
+    path = tmp_path / "squeezed.safetensors"
+    squeezed.save(path, description="", provenance={})
+    loaded = RegionFeatures(Detector.load(path).head, maps, boxes).fc7
+    # Weights are stored as float16.
+    np.testing.assert_allclose(loaded, RegionFeatures(head, maps, boxes).fc7, atol=1e-2)
+    whole = RegionFeatures(detector.head, maps, boxes).fc7
+    assert 1e-2 < np.abs(loaded - whole).max() < np.abs(whole).max() / 2
+
+
 def test_a_detector_without_regressors_comes_back(detector: Detector, tmp_path: Path) -> None:
     path = tmp_path / "plain.safetensors"
     plain = Detector(
@@ -319,6 +340,9 @@ def _zeros(*shape: int) -> NDArray[np.float32]:
         {"head.fc7.bias": _zeros(0)},
         {"head.fc8.bias": _zeros(3)},
         {"head.mean": _zeros(1)},
+        {"head.squeeze.weight": _zeros(4, 400)},
+        {"head.squeeze.weight": _zeros(4, 399)},
+        {"head.squeeze.weight": np.float32(1)},
     ],
     ids=lambda changes: ", ".join(f"{k} {v.shape}" for k, v in changes.items()),
 )

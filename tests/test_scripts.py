@@ -10,11 +10,13 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sppdet import modelfile
 from sppdet.datasets import load_voc, make_synthetic_voc
 from sppdet.modelfile import load_model
 from sppdet.progress import NullProgress
+from sppdet.types import FloatArray, ImageArray, Sample
 from tests.made_detector import CLASSES, make_detector, picture
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -153,7 +155,7 @@ def test_stages_are_timed_and_told() -> None:
     module, detector, image = script("bench_detect"), make_detector(), picture()
     found = module.stage_seconds(detector, image)
     assert set(found) <= set(module.STAGES)
-    assert {"proposals", "resize, conv", "pool", "SVMs"} <= set(found)
+    assert {"proposals", "resize, conv", "pool, fc6", "SVMs"} <= set(found)
     assert all(seconds >= 0 for seconds in found.values())
     one = module.Contender("ours", 1, detector.detect, 2, detector)
     other = module.Contender("theirs", 1, lambda image: None, 1)
@@ -180,3 +182,19 @@ def test_the_pooling_benchmark_sees_a_difference() -> None:
     changed[3, 5] = torch.nextafter(changed[3, 5], torch.tensor(9.0))
     assert not module.same_bits(ours, changed)
     assert not module.same_bits(torch.zeros(2), -torch.zeros(2))
+
+
+def test_photos_are_enlarged_to_the_megapixels_asked_for(tmp_path: Path) -> None:
+    module, seen = script("bench_proposals"), []
+    Image.fromarray(picture()).save(tmp_path / "one.png")
+    none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+    sample = Sample("one", tmp_path / "one.png", 120, 90, *none, np.zeros(0, np.bool_))
+
+    def source(image: ImageArray) -> FloatArray:
+        seen.append(image.shape[0] * image.shape[1] / 1e6)
+        return np.zeros((0, 4), np.float32)
+
+    grown = module.growth(source, [sample], [0.1, 2.0])
+    assert list(grown) == ["own", "0.1", "2.0"]
+    assert seen[::3] == pytest.approx([120 * 90 / 1e6, 0.1, 2.0], rel=0.01)
+    assert all(line.endswith("x") for line in module.growth_table(grown).splitlines())

@@ -29,7 +29,7 @@ from sppdet.types import Dataset, Sample
 from tests.killed_training import IMAGES, KILLS, SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("finetune", "svm", "regression")
+STAGES = ("finetune", "svm", "regression", "compression")
 # Written by every run, whether or not anything had to be done.
 ALWAYS = ("model.safetensors", "train.json")
 
@@ -173,7 +173,8 @@ def test_an_unchanged_run_does_nothing_again(run: Path, dataset: Dataset) -> Non
     assert _model(run) == model
     assert told.stages == ["proposals", "conv maps"]
     unchanged = [line for line in told.lines if "unchanged" in line]
-    assert [line.split(":")[0] for line in unchanged] == ["fine-tuning", "SVMs", "box regressors"]
+    stages = ["fine-tuning", "SVMs", "box regressors", "compression"]
+    assert [line.split(":")[0] for line in unchanged] == stages
 
 
 @pytest.mark.parametrize(
@@ -182,6 +183,7 @@ def test_an_unchanged_run_does_nothing_again(run: Path, dataset: Dataset) -> Non
         ("detection.nms_iou=0.5", set()),
         ("svm.c=0.5", {"svm"}),
         ("regression.ridge=10.0", {"regression"}),
+        ("compression.fc6_rank=4", {"compression"}),
         ("finetune.steps=3", set(STAGES)),
         ("seed=1", set(STAGES)),
     ],
@@ -194,7 +196,12 @@ def test_a_change_runs_only_what_depends_on_it(
     train(_config(change), dataset, run, progress=told)
     new = {name: file for name, file in _files(run).items() if name not in before}
     assert {name.split("-")[0] for name in new} == again
-    work = {"finetune": "fine-tuning", "svm": "hard negatives", "regression": "box regressors"}
+    work = {
+        "finetune": "fine-tuning",
+        "svm": "hard negatives",
+        "regression": "box regressors",
+        "compression": "compression",
+    }
     ran = {stage for stage, label in work.items() if label in told.stages}
     assert ran == again
     # What was there stays: the old settings find it again.
@@ -223,7 +230,7 @@ def test_a_damaged_stage_is_trained_anew(run: Path, dataset: Dataset, stage: str
     train(_config(), dataset, run, progress=told)
     assert _contents(run) == before
     assert _model(run) == model
-    assert sum("unchanged" in line for line in told.lines) == 2
+    assert sum("unchanged" in line for line in told.lines) == 3
 
 
 def test_a_damaged_cache_is_computed_anew(run: Path, dataset: Dataset) -> None:
@@ -275,7 +282,7 @@ def test_the_model_says_how_it_was_made(trained: Path, dataset: Dataset) -> None
     assert header.provenance["seed"] == 0
     log = json.loads((trained / "train.json").read_text())
     assert list(log["seconds"]) == sorted(log["seconds"])
-    assert len(log["seconds"]) == 5
+    assert len(log["seconds"]) == 6
 
 
 def _without_objects(sample: Sample) -> Sample:

@@ -20,8 +20,9 @@ from sppdet.proposals import make_proposer
 from sppdet.proposals.cache import attempt_all
 from sppdet.svm import SvmConfig
 from sppdet.training.data import TrainingData, refuse
-from sppdet.training.stages import fine_tuned_head, mined_svms, ridge_regressors
+from sppdet.training.stages import compressed_head, fine_tuned_head, ridge_regressors
 from sppdet.training.store import StageStore
+from sppdet.training.svm_stage import mined_svms
 from sppdet.types import Dataset, Sample
 from sppdet.warmup import warm_up
 
@@ -77,6 +78,8 @@ def train(
     clock.mark("SVMs")
     regressors = ridge_regressors(config, data, head, store, key, progress)
     clock.mark("box regressors")
+    head = compressed_head(config, data, head, store, key, progress)
+    clock.mark("compression")
     detector = Detector(dataset.classes, config, extractor, head, svms, regressors)
     path = run_dir / MODEL_FILE
     detector.save(path, description=description, provenance=_provenance(config, dataset))
