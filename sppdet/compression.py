@@ -1,8 +1,7 @@
 """Principal directions of a layer's responses: what a narrower layer may leave out.
 
-Singular vectors of the weights alone treat every input as likely as every other. Those of the
-pyramid's bins go together so closely that 128 directions of fc6's responses hold over 99 % of
-their squares, where 128 singular vectors of the weights hold 44 %.
+Singular vectors of the weights alone treat every input as likely as every other, where the pooled
+bins of neighbouring cells and of nested levels go together closely.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from sppdet.errors import ConfigError
 class CompressionConfig:
     """What is made smaller once everything is trained."""
 
-    # Numbers that a region's pyramid is reduced to on its way into fc6; 0 leaves fc6 whole, as
-    # does a number that would save no work.
+    # Numbers that stand between the two factors of fc6; 0 leaves it whole, as does a number that
+    # would save no work.
     fc6_rank: int = 192
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from torchvision.ops import nms as torchvision_nms
 
 from sppdet import boxes as geometry
 from sppdet.errors import ConfigError
+from sppdet.products import product
 from sppdet.types import Detections, FloatArray, IntArray
 
 # (region index, class) pairs -> boxes moved by each class's regressor.
@@ -87,7 +88,8 @@ def vote(kept: FloatArray, boxes: FloatArray, scores: FloatArray, iou: float) ->
     weights = np.exp((scores - scores.max(initial=-np.inf)).astype(np.float64))
     votes = (geometry.iou_matrix(kept, boxes) >= iou) * weights
     total = votes.sum(axis=1, keepdims=True)
-    mean = np.divide(votes @ boxes, total, out=kept.astype(np.float64), where=total > 0)
+    sums = product(votes, boxes.astype(np.float64))
+    mean = np.divide(sums, total, out=kept.astype(np.float64), where=total > 0)
     return np.asarray(mean, dtype=np.float32)
 
 

@@ -146,7 +146,7 @@ class Detector:
         weights = {name: torch.from_numpy(value).float() for name, value in stored.items()}
         try:
             if "squeeze.weight" in weights:
-                head.squeeze_pyramid(len(weights["squeeze.weight"]))
+                head.squeeze_fc6(len(weights["squeeze.weight"]))
             head.load_state_dict(weights)
             svms = LinearSvms(**_part(tensors, "svm."))
             found = _part(tensors, "box.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -45,7 +46,7 @@ class RegionHead(RegionPooling):
         self, config: HeadConfig, features: FeatureExtractor, n_classes: int, *, seed: int = 0
     ) -> None:
         super().__init__(config, features)
-        # Set by `squeeze_pyramid` once training is over.
+        # Set by `squeeze_fc6` once training is over.
         self.squeeze: nn.Linear | None = None
         self.fc6 = nn.Linear(self.dim, config.fc6)
         self.fc7 = nn.Linear(config.fc6, config.fc7)
@@ -76,36 +77,44 @@ class RegionHead(RegionPooling):
         return widths[layer]
 
     def pool_fc6(self, maps: FeatureMaps | JoinedMaps, boxes: FloatArray) -> Tensor:
-        """`(N, fc6)` after ReLU: `run_fc6(pool(maps, boxes))` up to rounding, in half the time.
+        """`(N, fc6)` after ReLU: `run_fc6(pool(maps, boxes))` up to rounding, in half the time."""
+        return F.relu(self.fc6_response(maps, boxes))
 
-        What is averaged over windows can be multiplied by its share of fc6 before: a map has far
-        fewer cells than an image has regions. Few boxes go the ordinary way.
+    def fc6_response(self, maps: FeatureMaps | JoinedMaps, boxes: FloatArray) -> Tensor:
+        """`(N, fc6)` before ReLU.
+
+        What is averaged over windows can be multiplied by its share of the layer before: a map has
+        far fewer cells than an image has regions. Few boxes go the ordinary way.
         """
-        if len(boxes) >= FEW_BOXES and self.semantic_levels_are_whole():
-            width = self.config.fc6
-            fc6 = self.by_scale(self.join(maps), boxes, width, self._pool_fc6_scale)
-            return F.relu(fc6)
-        return self.run_fc6(self.pool(maps, boxes))
+        if len(boxes) < FEW_BOXES or not self.semantic_levels_are_whole():
+            return self._respond(self.pool(maps, boxes))
+        first = self.fc6 if self.squeeze is None else self.squeeze
+        rows = partial(self._multiplied, first)
+        found = self.by_scale(self.join(maps), boxes, first.out_features, rows)
+        return found if self.squeeze is None else self.fc6(found)
 
-    def _pool_fc6_scale(
-        self, scaled: ScaledMap, joined: Joined, boxes: FloatArray, maps: FeatureMaps
+    def _multiplied(
+        self,
+        layer: nn.Linear,
+        scaled: ScaledMap,
+        joined: Joined,
+        boxes: FloatArray,
+        maps: FeatureMaps,
     ) -> Tensor:
-        """fc6 before its ReLU, for one scale."""
+        """What `layer` makes of the pooled vectors of one scale."""
         values, semantic = joined
-        out = self.fc6.bias.expand(len(boxes), -1)
+        out = layer.bias.expand(len(boxes), -1)
         start = 0
         if self.config.levels:
             windows = self.project(scaled, boxes)
             pyramid = pooled(self.reduced(values), windows, self.config.levels, "max", False)
-            if self.squeeze is not None:
-                pyramid = self.squeeze(pyramid)
             start = pyramid.shape[1]
-            out = F.linear(pyramid, self.fc6.weight[:, :start], self.fc6.bias)
+            out = F.linear(pyramid, layer.weight[:, :start], layer.bias)
         if semantic is None:
             return out
         for levels, factors in self.semantic_windows():
             for factor in factors:
-                share = self.fc6.weight[:, start : start + self.semantic_channels]
+                share = layer.weight[:, start : start + self.semantic_channels]
                 product = self.on_grid(F.linear(semantic, share), values)
                 window = self.window(scaled, boxes, factor, maps)
                 out = out + pooled(product, window, levels, "mean", False)
@@ -114,37 +123,31 @@ class RegionHead(RegionPooling):
 
     def run_fc6(self, pooled: Tensor) -> Tensor:
         """`(N, fc6)` after ReLU."""
-        if self.squeeze is not None:
-            pyramid, others = pooled[:, : self.pyramid_dim], pooled[:, self.pyramid_dim :]
-            pooled = torch.cat([self.squeeze(pyramid), others], dim=1)
-        return F.relu(self.fc6(pooled))
+        return F.relu(self._respond(pooled))
 
-    def pyramid_response(self, maps: FeatureMaps, boxes: FloatArray) -> Tensor:
-        """`(N, fc6)`: the pyramid's share of fc6 before bias and ReLU; not once squeezed."""
-        pyramid = self.pool(maps, boxes)[:, : self.pyramid_dim]
-        return F.linear(pyramid, self.fc6.weight[:, : self.pyramid_dim])
+    def _respond(self, pooled: Tensor) -> Tensor:
+        out: Tensor = self.fc6(pooled if self.squeeze is None else self.squeeze(pooled))
+        return out
 
     def squeeze_saves(self, rank: int) -> bool:
-        """Whether `squeeze_pyramid` would make fc6 less work; never for a rank of 0."""
-        wide, out = self.pyramid_dim, self.config.fc6
-        return 0 < rank * (wide + out) < wide * out
+        """Whether `squeeze_fc6` would leave less work; never for a rank of 0."""
+        return 0 < rank * (self.dim + self.config.fc6) < self.dim * self.config.fc6
 
     @torch.no_grad()
-    def squeeze_pyramid(self, rank: int, responses: Responses | None = None) -> None:
-        """Makes fc6's share of the pyramid two factors, `rank` numbers between them.
+    def squeeze_fc6(self, rank: int, responses: Responses | None = None) -> None:
+        """Makes two factors of fc6, `rank` numbers between them.
 
         The truncated SVD of Fast R-CNN (sec. 3.1), but of what fc6 answers to regions that occur
-        and not of its weights: `responses` has seen `pyramid_response` of many. Without them the
+        and not of its weights: `responses` has seen `fc6_response` of many. Without them the
         layers get the shapes alone, for weights to be loaded into.
         """
-        weight, wide = self.fc6.weight, self.pyramid_dim
-        squeeze = nn.Linear(wide, rank, bias=False)
-        fc6 = nn.Linear(rank + self.dim - wide, self.config.fc6)
+        squeeze, fc6 = nn.Linear(self.dim, rank), nn.Linear(rank, self.config.fc6)
         if responses is not None:
             directions, mean = responses.principal(rank)
-            squeeze.weight.copy_(directions.T @ weight[:, :wide])
-            fc6.weight.copy_(torch.cat([directions, weight[:, wide:]], dim=1))
-            fc6.bias.copy_(self.fc6.bias + mean - directions @ (directions.T @ mean))
+            squeeze.weight.copy_(directions.T @ self.fc6.weight)
+            squeeze.bias.copy_(directions.T @ (self.fc6.bias - mean))
+            fc6.weight.copy_(directions)
+            fc6.bias.copy_(mean)
         self.squeeze, self.fc6 = squeeze, fc6
 
     def run_fc7(self, fc6: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sppdet.errors import TrainingError
 from sppdet.hinge import Dual, margins, solve
 from sppdet.mining_cache import ClassCache, RowStore
+from sppdet.products import product
 from sppdet.svm import LinearSvms, SvmConfig
 from sppdet.types import FloatArray, IntArray
 
@@ -96,7 +97,7 @@ class HardNegativeMiner:
             raise ValueError(f"class_iou must be {shape}, got {class_iou.shape}")
         if groups is not None and groups.shape != (len(features),):
             raise ValueError(f"groups must be ({len(features)},), got {groups.shape}")
-        scores = features @ self._weights + self._bias
+        scores = product(features, self._weights) + self._bias
         if not np.isfinite(scores).all():
             raise TrainingError("a feature is not finite", where=key, mend="train the head again")
         seen = self._images.get(key)

@@ -92,7 +92,6 @@ class RegionPooling(nn.Module):
 
     Attributes:
         dim: the length of a pooled vector.
-        pyramid_dim: how much of it, from its beginning, the pyramid's bins are.
     """
 
     def __init__(self, config: HeadConfig, features: FeatureExtractor) -> None:
@@ -111,8 +110,7 @@ class RegionPooling(nn.Module):
         pyramid_channels = config.reduce or channels
         bins = sum(level * level for level in config.levels)
         windows = sum(n * n for n in config.semantic_levels) + len(config.context)
-        self.pyramid_dim = pyramid_channels * bins
-        self.dim = self.pyramid_dim + self.semantic_channels * windows
+        self.dim = pyramid_channels * bins + self.semantic_channels * windows
         self.reduce = nn.Linear(channels, config.reduce) if config.reduce else None
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sppdet.boxes import decode, encode
 from sppdet.errors import ConfigError, TrainingError
+from sppdet.products import product
 from sppdet.ridge import Float64Array, KeptSamples, NormalEquations
 from sppdet.types import BoolArray, FloatArray, IntArray
 
@@ -97,7 +98,7 @@ class BoxRegressors:
         for label in np.unique(labels):
             if self.trained[label]:
                 own = np.flatnonzero(labels == label)
-                offsets = features[own] @ self.weights[label] + self.bias[label]
+                offsets = product(features[own], self.weights[label]) + self.bias[label]
                 out[own] = decode(offsets, out[own])
         return out
 

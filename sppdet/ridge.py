@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from sppdet.products import product
 from sppdet.types import FloatArray, IntArray
 
 Float64Array = NDArray[np.float64]
@@ -50,8 +51,8 @@ class NormalEquations:
         self.targets = np.concatenate([self.targets, targets])
         while len(self.rows) >= BUFFER_ROWS:
             rows, targets = self.rows[:BUFFER_ROWS], self.targets[:BUFFER_ROWS]
-            self.gram += rows.T @ rows
-            self.cross += rows.T.astype(np.float64) @ targets
+            self.gram += product(rows.T, rows)
+            self.cross += product(rows.T.astype(np.float64), targets)
             self.target_sum += targets.sum(axis=0)
             self.target_square += targets.T @ targets
             self.rows = self.rows[BUFFER_ROWS:].copy()

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sppdet.errors import ConfigError, TrainingError
+from sppdet.products import product
 from sppdet.types import BoolArray, FloatArray
 
 LAYERS = ("pool", "fc6", "fc7")
@@ -114,7 +115,7 @@ class LinearSvms:
 
     def scores(self, features: FloatArray) -> FloatArray:
         """`float32 (N, K)` margins of raw features `(N, D)`; -inf for an untrained class."""
-        out: FloatArray = np.asarray(features, dtype=np.float32) @ self.weights.T
+        out: FloatArray = product(np.asarray(features, dtype=np.float32), self.weights.T)
         out += self.bias
         out[:, ~self.trained] = -np.inf
         return out

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "sppdet"
 # From the bottom up. A unit imports from lines below its own only, and from itself.
 LAYERS = (
     ("errors", "types", "boxes"),
-    ("files", "progress", "images", "prefetch", "compiled"),
+    ("files", "progress", "images", "prefetch", "compiled", "products"),
     ("settings", "visualise", "datasets", "modelfile"),
     ("proposals", "backbones", "hinge", "ridge", "spp_kernels", "compression"),
     ("projection", "spp", "mining_cache", "svm", "regression", "detection"),

@@ -16,8 +16,6 @@ from sppdet.types import FloatArray
 from tests.region_cases import random_boxes, random_maps
 from tests.test_head import FORMS, HEIGHT, WIDTH, head_of
 
-WITH_PYRAMID = [name for name, (_, config) in FORMS.items() if config.levels]
-
 
 def seen(rows: Tensor, parts: int = 1) -> Responses:
     responses = Responses(rows.shape[1])
@@ -27,7 +25,7 @@ def seen(rows: Tensor, parts: int = 1) -> Responses:
 
 
 def answers(head: RegionHead, boxes: FloatArray) -> Responses:
-    return seen(head.pyramid_response(random_maps(head.features, WIDTH, HEIGHT), boxes))
+    return seen(head.fc6_response(random_maps(head.features, WIDTH, HEIGHT), boxes))
 
 
 @settings(max_examples=40, deadline=None)
@@ -52,17 +50,17 @@ def test_nothing_is_known_before_the_first_row() -> None:
         Responses(3).principal(1)
 
 
-@pytest.mark.parametrize("form", WITH_PYRAMID)
+@pytest.mark.parametrize("form", FORMS)
 def test_all_directions_lose_nothing(form: str) -> None:
     head = head_of(form)
     maps, boxes = random_maps(head.features, WIDTH, HEIGHT), random_boxes(40, WIDTH, HEIGHT)
     pooled = head.pool(maps, boxes)
     expected = head.run_fc6(pooled)
-    head.squeeze_pyramid(head.config.fc6, answers(head, boxes))
+    head.squeeze_fc6(head.config.fc6, answers(head, boxes))
     torch.testing.assert_close(head.run_fc6(pooled), expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("form", WITH_PYRAMID)
+@pytest.mark.parametrize("form", FORMS)
 def test_regions_that_were_seen_lose_nothing_if_there_are_directions_for_all(form: str) -> None:
     head = head_of(form)
     maps, boxes = random_maps(head.features, WIDTH, HEIGHT), random_boxes(5, WIDTH, HEIGHT)
@@ -71,18 +69,18 @@ def test_regions_that_were_seen_lose_nothing_if_there_are_directions_for_all(for
     responses = answers(head, boxes)
     # Five points span four dimensions; with fewer directions something must be lost.
     other = head_of(form)
-    other.squeeze_pyramid(1, responses)
-    head.squeeze_pyramid(4, responses)
+    other.squeeze_fc6(1, responses)
+    head.squeeze_fc6(4, responses)
     torch.testing.assert_close(head.run_fc6(pooled), expected, rtol=1e-3, atol=1e-3)
     assert not torch.allclose(other.run_fc6(pooled), expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("form", WITH_PYRAMID)
+@pytest.mark.parametrize("form", FORMS)
 def test_the_short_way_to_a_squeezed_fc6_is_the_long_one(form: str) -> None:
     head = head_of(form)
     maps, boxes = random_maps(head.features, WIDTH, HEIGHT), random_boxes(FEW_BOXES, WIDTH, HEIGHT)
     whole = head.pool_fc6(maps, boxes)
-    head.squeeze_pyramid(3, answers(head, boxes[:40]))
+    head.squeeze_fc6(3, answers(head, boxes[:40]))
     expected = head.run_fc6(head.pool(maps, boxes))
     torch.testing.assert_close(head.pool_fc6(maps, boxes), expected, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(expected, whole, rtol=1e-4, atol=1e-4)
@@ -91,20 +89,18 @@ def test_the_short_way_to_a_squeezed_fc6_is_the_long_one(form: str) -> None:
 def test_a_squeezed_head_is_loaded_into_its_shapes() -> None:
     head, other = head_of("context"), head_of("context", seed=1)
     boxes = random_boxes(40, WIDTH, HEIGHT)
-    head.squeeze_pyramid(3, answers(head, boxes))
-    other.squeeze_pyramid(3)
+    head.squeeze_fc6(3, answers(head, boxes))
+    other.squeeze_fc6(3)
     other.load_state_dict(head.state_dict())
     maps = random_maps(head.features, WIDTH, HEIGHT)
     assert torch.equal(other.pool_fc6(maps, boxes), head.pool_fc6(maps, boxes))
 
 
 def test_it_is_done_only_where_it_saves_work() -> None:
-    head = head_of("context")
-    wide, out = head.pyramid_dim, head.config.fc6
-    assert (wide, out) == (80, 16)
-    # 13 (80 + 16) < 80 * 16 < 14 (80 + 16)
-    assert [head.squeeze_saves(rank) for rank in (0, 1, 13, 14, 100)] == [0, 1, 1, 0, 0]
-    assert not head_of("semantic").squeeze_saves(1)
+    head = head_of("pyramid")
+    assert (head.dim, head.config.fc6) == (400, 16)
+    # 15 (400 + 16) < 400 * 16 < 16 (400 + 16)
+    assert [head.squeeze_saves(rank) for rank in (0, 1, 15, 16, 100)] == [0, 1, 1, 0, 0]
 
 
 def test_a_rank_below_0_is_refused() -> None:

@@ -276,9 +276,9 @@ def test_a_detector_with_a_squeezed_fc6_comes_back(detector: Detector, tmp_path:
     boxes = detector.propose(image)
     maps = detector.extractor(image)
     responses = Responses(detector.config.head.fc6)
-    responses.add(detector.head.pyramid_response(maps, boxes))
+    responses.add(detector.head.fc6_response(maps, boxes))
     head = copy.deepcopy(detector.head)
-    head.squeeze_pyramid(6, responses)
+    head.squeeze_fc6(6, responses)
     parts = detector.extractor, head, detector.svms, detector.regressors
     squeezed = Detector(detector.classes, detector.config, *parts)
     path = tmp_path / "squeezed.safetensors"
@@ -434,7 +434,7 @@ def test_settings_that_training_fixed_cannot(detector: Detector, fixed: str) -> 
 
 def test_every_preset_is_a_shipped_model_under_other_settings() -> None:
     presets = list_presets()
-    assert [preset.name for preset in presets] == ["fast"]
+    assert [preset.name for preset in presets] == ["accurate", "fast"]
     for preset in presets:
         found, base = Detector.load(preset.name), Detector.load(preset.base)
         assert found.config != base.config

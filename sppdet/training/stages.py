@@ -134,7 +134,7 @@ def compressed_head(
     upstream: str,
     progress: Progress,
 ) -> RegionHead:
-    """The head as it detects: fc6's pyramid share as two narrow factors, where that saves work.
+    """The head as it detects: fc6 as two narrow factors, where that saves work.
 
     The head that was given stays as it is: SVMs and regressors are trained on it.
     """
@@ -146,15 +146,15 @@ def compressed_head(
     done = store.load("compression", key)
     if done is not None:
         progress.say("compression: unchanged, taken from the run's folder")
-        found.squeeze_pyramid(rank)
+        found.squeeze_fc6(rank)
         found.load_state_dict(done)
         return found
     responses = Responses(head.config.fc6)
     with progress.task("compression", len(sampled_images(data))) as advance:
         for maps, boxes in sampled_regions(data, config.seed):
             with torch.inference_mode():
-                responses.add(head.pyramid_response(maps, boxes))
+                responses.add(head.fc6_response(maps, boxes))
             advance(1)
-    found.squeeze_pyramid(rank, responses)
+    found.squeeze_fc6(rank, responses)
     store.save("compression", key, found.state_dict())
     return found
