@@ -68,7 +68,8 @@ def main() -> None:
         drawn.append(draw(image, found))
         Image.fromarray(drawn[-1]).save(OUTPUT / f"{path.stem}.jpg", quality=92)
     Image.fromarray(grid(drawn, 3)).save(OUTPUT / "all.jpg", quality=92)
-    print(f"\nscores are SVM margins: above 0 is likely right\nlook at {OUTPUT.resolve()}")
+    print("\nscores are SVM margins with a share of the softmax: above 0 is likely right")
+    print(f"look at {OUTPUT.resolve()}")
 
 
 if __name__ == "__main__":

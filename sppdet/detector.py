@@ -202,7 +202,9 @@ class Detector:
         return Detector(self.classes, config, extractor, head, self.svms, self.regressors)
 
     def detect(self, image: str | Path | ImageArray) -> Detections:
-        """The objects of one image, best first; scores are SVM margins, boxes in image pixels.
+        """The objects of one image, best first, boxes in image pixels.
+
+        Scores are SVM margins plus `detection.softmax_weight` times log probabilities.
 
         `image` is a file or an RGB array `uint8 (H, W, 3)`. Raises ImageError when a file cannot
         be read or an array is of another type or shape.

@@ -97,7 +97,7 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detection:
-    """One detected object: class name, score (SVM margin), box `x1 y1 x2 y2` in image pixels."""
+    """One detected object: class name, score, box `x1 y1 x2 y2` in image pixels."""
 
     name: str
     score: float
@@ -110,7 +110,7 @@ class Detections:
 
     Attributes:
         boxes: `float32 (N, 4)`, original-image pixels.
-        scores: `float32 (N,)`, SVM margins: not probabilities, not bounded.
+        scores: `float32 (N,)`, as `DetectionConfig` makes them: not probabilities, not bounded.
         labels: `int64 (N,)`, index into `classes`.
         classes: class names.
     """

@@ -77,7 +77,7 @@ def detect(
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Show what scores at least this (an SVM margin: above 0 is likely right).",
+            help="Show what scores at least this (above 0 is likely right).",
             show_default="the model's own",
         ),
     ] = None,
