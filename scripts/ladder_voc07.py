@@ -41,7 +41,7 @@ def rungs(config: Config) -> list[tuple[str, str, DetectionConfig]]:
         ("SVM on fine-tuned fc7", "fc7", alone),
         ("SVM on fine-tuned fc7, box regression", "fc7", release),
         ("the same, softmax in the score", "fc7", fused),
-        ("the same, learned boxes and box voting: the default", "fc7", config.detection),
+        ("the same, learned boxes, box voting, soft-NMS: the default", "fc7", config.detection),
     ]
 
 

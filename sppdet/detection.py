@@ -1,4 +1,4 @@
-"""From scored regions to detections: threshold, box regression, NMS, box voting, cap."""
+"""From scored regions to detections: threshold, box regression, (soft-)NMS, box voting, cap."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torchvision.ops import nms as torchvision_nms
 from sppdet import boxes as geometry
 from sppdet.errors import ConfigError
 from sppdet.products import product
+from sppdet.suppression import soft_nms
 from sppdet.types import Detections, FloatArray, IntArray
 
 # (region index, class) pairs -> boxes moved by each class's regressor.
@@ -32,8 +33,12 @@ class DetectionConfig:
     score_threshold: float = -4.0
     # At most this many regions of a class, the best, are looked at in an image.
     max_candidates: int = 400
-    # Of two boxes of a class whose IoU exceeds this, the lower-scored one is dropped.
-    nms_iou: float = 0.3
+    # Boxes lower the scores of others of their class by IoU^2 over this, where the IoU is above
+    # 0.2 (soft-NMS, Bodla et al. 2017); 0: greedy NMS instead.
+    soft_nms: float = 0.15
+    # Of two boxes of a class whose IoU exceeds this, the lower-scored one is dropped: after
+    # soft-NMS and voting, and instead of soft-NMS where that is 0 (release: 0.3).
+    nms_iou: float = 0.6
     # A kept box becomes the mean, weighted by exp(score), of the class's boxes that overlap it by
     # at least this IoU ("box voting", Gidaris and Komodakis 2015); 0: boxes stay as they are.
     vote_iou: float = 0.6
@@ -62,10 +67,11 @@ class DetectionConfig:
                 raise ConfigError(
                     f"detection.{name} is {getattr(self, name)}", mend="give 1 or more"
                 )
-        if self.softmax_weight < 0:
-            raise ConfigError(
-                f"detection.softmax_weight is {self.softmax_weight}", mend="give 0 or more"
-            )
+        for name in ("softmax_weight", "soft_nms"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"detection.{name} is {getattr(self, name)}", mend="give 0 or more"
+                )
 
 
 def nms(boxes: FloatArray, scores: FloatArray, iou: float) -> IntArray:
@@ -111,8 +117,8 @@ def select(
         config: thresholds and caps.
         refine: the box regressors; None keeps the proposals' own boxes.
 
-    Scores stay those of the proposal, as in the release: the regressor moves a box, it does not
-    judge it.
+    Scores are the proposals', as in the release, less what soft-NMS takes: the regressor moves a
+    box, it does not judge it.
     """
     regions, labels = _candidates(scores, config)
     moved = boxes[regions] if refine is None or not len(regions) else refine(regions, labels)
@@ -135,11 +141,18 @@ def _distinct(
     boxes: FloatArray, scores: FloatArray, label: int, config: DetectionConfig
 ) -> tuple[FloatArray, FloatArray, IntArray]:
     """One class's boxes after NMS, voting and the cap, with their scores and labels."""
-    best = nms(boxes, scores, config.nms_iou)[: config.max_per_class]
-    kept, kept_scores = boxes[best], scores[best]
+    most = config.max_per_class
+    if config.soft_nms:
+        floor = config.score_threshold
+        best, kept_scores = soft_nms(boxes, scores, config.soft_nms, floor, most)
+    else:
+        best = nms(boxes, scores, config.nms_iou)[:most]
+        kept_scores = scores[best]
+    kept = boxes[best]
     if config.vote_iou:
-        # Voting may bring two boxes together: NMS again.
         kept = vote(kept, boxes, scores, config.vote_iou)
+    if config.vote_iou or config.soft_nms:
+        # Voting may bring two boxes together, and soft-NMS has dropped none.
         apart = nms(kept, kept_scores, config.nms_iou)
         kept, kept_scores = kept[apart], kept_scores[apart]
     return kept, kept_scores, np.full(len(kept), label, dtype=np.int64)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sppdet import proposals, spp
+from sppdet import proposals, spp, suppression
 
 
 def is_compiled() -> bool:
     """Whether a detector can start at once, rather than compile first (some 30 seconds)."""
-    return proposals.is_compiled() and spp.is_compiled()
+    return all(part.is_compiled() for part in (proposals, spp, suppression))
 
 
 def warm_up(announce: Callable[[str], object] | None = None) -> None:
-    """Load the machine code of selective search and of pooling, making what is not there yet.
+    """Load the machine code of selective search, pooling and NMS, making what is not there yet.
 
     `announce` is called with a line for the user before each wait, only if there is one.
     """
     proposals.warm_up(announce)
     spp.warm_up(announce)
+    suppression.warm_up(announce)

@@ -20,7 +20,7 @@ LAYERS = (
     ("errors", "types", "boxes"),
     ("files", "progress", "images", "prefetch", "compiled", "products"),
     ("settings", "visualise", "datasets", "modelfile"),
-    ("proposals", "backbones", "hinge", "ridge", "spp_kernels", "compression"),
+    ("proposals", "backbones", "hinge", "ridge", "spp_kernels", "compression", "suppression"),
     ("projection", "spp", "mining_cache", "svm", "regression", "detection"),
     ("features", "sampling", "mining", "evaluation", "warmup"),
     ("region_pool", "mapstore"),

@@ -19,7 +19,7 @@ Scored = tuple[float, Box]
 
 CLASSES = ("cat", "dog", "cow")
 SIZE = (40, 30)
-RELEASE = DetectionConfig(score_threshold=-1.5, vote_iou=0)
+RELEASE = DetectionConfig(score_threshold=-1.5, vote_iou=0, soft_nms=0, nms_iou=0.3)
 NO_BOXES = np.zeros((0, 4), np.float32)
 # Thresholds that floating point holds exactly, so that the plain code cuts at the same place.
 EXACT = [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -165,6 +165,7 @@ def test_select_is_its_restatement(
         max_per_class=cap,
         max_candidates=candidates,
         vote_iou=0,
+        soft_nms=0,
     )
     box_array, score_array = as_arrays(boxes, scores)
     refine = None if moves is None else refiner(box_array, moves)
@@ -260,12 +261,14 @@ def test_voting_is_the_weighted_mean_of_those_that_overlap(
         np.testing.assert_allclose(mean, expected, rtol=1e-5)
 
 
-def test_voting_alone_does_not_bring_two_boxes_together() -> None:
+@pytest.mark.parametrize("soft", [0.0, 0.2])
+def test_voting_alone_does_not_bring_two_boxes_together(soft: float) -> None:
     rng = np.random.default_rng(3)
     corners = rng.uniform(0, 25, (300, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(5, 15, (300, 2))], 1).astype(np.float32)
     scores = rng.normal(size=(300, 1)).astype(np.float32)
-    found = select(boxes, scores, ("cat",), (40, 40), DetectionConfig(vote_iou=0.4))
+    config = DetectionConfig(vote_iou=0.4, soft_nms=soft, nms_iou=0.3)
+    found = select(boxes, scores, ("cat",), (40, 40), config)
     overlaps = iou_matrix(found.boxes, found.boxes)
     assert len(found) > 3
     assert overlaps[~np.eye(len(found), dtype=bool)].max() <= 0.3 + 1e-6
@@ -285,6 +288,7 @@ def test_votes_of_huge_scores_do_not_overflow() -> None:
         {"nms_iou": -0.1},
         {"max_candidates": 0},
         {"softmax_weight": -1.0},
+        {"soft_nms": -0.1},
     ],
 )
 def test_wrong_rules_are_named(wrong: dict[str, object]) -> None:
