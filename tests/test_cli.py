@@ -244,9 +244,12 @@ def test_training_again_changes_nothing(run: Run, shapes: Path, model: Path) -> 
 def test_an_interrupt_leaves_with_130(shapes: Path, tmp_path: Path) -> None:
     endless = _training(shapes, tmp_path, "--set", "finetune.steps=100000")
     command = [sys.executable, "-c", "from sppdet.cli import main; main()", *map(str, endless)]
+    # What runs in the background of a script inherits that interrupts are ignored.
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as job:
+        signal.signal(signal.SIGINT, usual)
         assert job.stderr is not None
         for line in job.stderr:
             if line.startswith("conv maps"):
