@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -56,7 +57,13 @@ def test_warming_up_works_where_gradients_are_off() -> None:
         spp.warm_up()
 
 
-def test_kernels_of_one_package_say_nothing_about_another() -> None:
+def test_kernels_of_one_package_say_nothing_about_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Else the next run of this test would load what this one leaves, under a module's name that
+    # nothing can import.
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+
     def one(x: int) -> int:
         return x + 1
 
