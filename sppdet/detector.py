@@ -204,7 +204,8 @@ class Detector:
     def detect(self, image: str | Path | ImageArray) -> Detections:
         """The objects of one image, best first, boxes in image pixels.
 
-        Scores are SVM margins plus `detection.softmax_weight` times log probabilities.
+        Scores are SVM margins plus `detection.softmax_weight` times log probabilities, less what
+        soft-NMS takes.
 
         `image` is a file or an RGB array `uint8 (H, W, 3)`. Raises ImageError when a file cannot
         be read or an array is of another type or shape.
