@@ -16,7 +16,7 @@ from sppdet.errors import ConfigError
 
 @dataclass(frozen=True)
 class CompressionConfig:
-    """What is made smaller once everything is trained."""
+    """What is made smaller once the head is fine-tuned."""
 
     # Numbers that stand between the two factors of fc6; 0 leaves it whole, as does a number that
     # would save no work.

@@ -41,7 +41,7 @@ class Config:
     svm: SvmConfig = field(default_factory=SvmConfig)
     # Box regressors, one a class.
     regression: RegressionConfig = field(default_factory=RegressionConfig)
-    # What is made smaller once everything is trained.
+    # What is made smaller once the head is fine-tuned.
     compression: CompressionConfig = field(default_factory=CompressionConfig)
     # What is kept of an image's scored regions.
     detection: DetectionConfig = field(default_factory=DetectionConfig)

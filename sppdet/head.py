@@ -46,7 +46,7 @@ class RegionHead(RegionPooling):
         self, config: HeadConfig, features: FeatureExtractor, n_classes: int, *, seed: int = 0
     ) -> None:
         super().__init__(config, features)
-        # Set by `squeeze_fc6` once training is over.
+        # Set by `squeeze_fc6` once fine-tuning is over.
         self.squeeze: nn.Linear | None = None
         self.fc6 = nn.Linear(self.dim, config.fc6)
         self.fc7 = nn.Linear(config.fc6, config.fc7)

@@ -54,11 +54,11 @@ KILLS = (
     ("fine-tuning", 3),
     ("fine-tuning", 7),
     ("fine-tuning", 13),
+    ("compression", 3),
     ("positives", 4),
     ("hard negatives", 2),
     ("hard negatives", 5),
     ("box regressors", 3),
-    ("compression", 3),
 )
 
 

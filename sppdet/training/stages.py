@@ -1,4 +1,4 @@
-"""The learning stages but the SVMs': fine-tuning, box regressors, compression. Each resumes."""
+"""The learning stages but the SVMs': fine-tuning, compression, box regressors. Each resumes."""
 
 from __future__ import annotations
 
@@ -92,6 +92,41 @@ def _run_steps(
                 store.save("finetune", key, tuner.state(), partial=True)
 
 
+def compressed_head(
+    config: Config,
+    data: TrainingData,
+    head: RegionHead,
+    store: StageStore,
+    upstream: str,
+    progress: Progress,
+) -> RegionHead:
+    """The head as it detects: fc6 as two narrow factors, where that saves work.
+
+    SVMs and regressors are trained on it: they see what they will see, and sooner. The head that
+    was given stays as it is.
+    """
+    rank = config.compression.fc6_rank
+    if not head.squeeze_saves(rank):
+        return head
+    key = sha256(upstream, config_digest(to_dict(config.compression)), "compression")
+    found = copy.deepcopy(head)
+    done = store.load("compression", key)
+    if done is not None:
+        progress.say("compression: unchanged, taken from the run's folder")
+        found.squeeze_fc6(rank)
+        found.load_state_dict(done)
+        return found
+    responses = Responses(head.config.fc6)
+    with progress.task("compression", len(sampled_images(data))) as advance:
+        for maps, boxes in sampled_regions(data, config.seed):
+            with torch.inference_mode():
+                responses.add(head.fc6_response(maps, boxes))
+            advance(1)
+    found.squeeze_fc6(rank, responses)
+    store.save("compression", key, found.state_dict())
+    return found
+
+
 def ridge_regressors(
     config: Config,
     data: TrainingData,
@@ -124,37 +159,3 @@ def ridge_regressors(
     fields = ("weights", "bias", "trained")
     store.save("regression", key, as_tensors({n: getattr(regressors, n) for n in fields}))
     return regressors
-
-
-def compressed_head(
-    config: Config,
-    data: TrainingData,
-    head: RegionHead,
-    store: StageStore,
-    upstream: str,
-    progress: Progress,
-) -> RegionHead:
-    """The head as it detects: fc6 as two narrow factors, where that saves work.
-
-    The head that was given stays as it is: SVMs and regressors are trained on it.
-    """
-    rank = config.compression.fc6_rank
-    if not head.squeeze_saves(rank):
-        return head
-    key = sha256(upstream, config_digest(to_dict(config.compression)), "compression")
-    found = copy.deepcopy(head)
-    done = store.load("compression", key)
-    if done is not None:
-        progress.say("compression: unchanged, taken from the run's folder")
-        found.squeeze_fc6(rank)
-        found.load_state_dict(done)
-        return found
-    responses = Responses(head.config.fc6)
-    with progress.task("compression", len(sampled_images(data))) as advance:
-        for maps, boxes in sampled_regions(data, config.seed):
-            with torch.inference_mode():
-                responses.add(head.fc6_response(maps, boxes))
-            advance(1)
-    found.squeeze_fc6(rank, responses)
-    store.save("compression", key, found.state_dict())
-    return found
