@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -99,32 +100,52 @@ def vote(kept: FloatArray, boxes: FloatArray, scores: FloatArray, iou: float) ->
     return np.asarray(mean, dtype=np.float32)
 
 
-def select(
+class Found(NamedTuple):
+    """Boxes that may be objects, each of one class.
+
+    Attributes:
+        boxes: `float32 (M, 4)`, moved by the regressors and clipped to the image.
+        scores: `float32 (M,)`.
+        labels: `int64 (M,)`.
+    """
+
+    boxes: FloatArray
+    scores: FloatArray
+    labels: IntArray
+
+
+def candidates(
     boxes: FloatArray,
     scores: FloatArray,
-    classes: tuple[str, ...],
     size: tuple[int, int],
     config: DetectionConfig,
     refine: Refine | None = None,
-) -> Detections:
-    """The detections of one image, best score first, boxes clipped to the image.
+) -> Found:
+    """The regions that pass the threshold; one that may be of two classes is there twice.
 
     Args:
         boxes: `float32 (N, 4)` proposals, original-image pixels.
         scores: `float32 (N, K)`; a class without an SVM scores -inf.
-        classes: the K class names.
         size: the image's width and height in pixels.
         config: thresholds and caps.
         refine: the box regressors; None keeps the proposals' own boxes.
 
-    Scores are the proposals', as in the release, less what soft-NMS takes: the regressor moves a
-    box, it does not judge it.
+    Scores are the proposals', as in the release: the regressor moves a box, it does not judge it.
     """
-    regions, labels = _candidates(scores, config)
+    regions, labels = _above(scores, config)
     moved = boxes[regions] if refine is None or not len(regions) else refine(regions, labels)
     moved, margins = geometry.clip(moved, *size), scores[regions, labels]
     inside = (geometry.areas(moved) > 0).nonzero()[0]
-    moved, margins, labels = moved[inside], margins[inside], labels[inside]
+    return Found(moved[inside], margins[inside], labels[inside])
+
+
+def select(found: Sequence[Found], classes: tuple[str, ...], config: DetectionConfig) -> Detections:
+    """The detections of one image, best score first, from what one model found or several.
+
+    (Soft-)NMS, voting and the cap, each class by itself, on the union of the models' boxes with
+    their scores (paper sec. 4.4). Soft-NMS lowers scores.
+    """
+    moved, margins, labels = (np.concatenate(part) for part in zip(*found, strict=True))
     parts = [
         _distinct(moved[own], margins[own], int(label), config)
         for label in np.unique(labels)
@@ -158,7 +179,7 @@ def _distinct(
     return kept, kept_scores, np.full(len(kept), label, dtype=np.int64)
 
 
-def _candidates(scores: FloatArray, config: DetectionConfig) -> tuple[IntArray, IntArray]:
+def _above(scores: FloatArray, config: DetectionConfig) -> tuple[IntArray, IntArray]:
     """Region indices and class labels above the threshold; of each class the best so many."""
     regions = [np.zeros(0, np.int64)]
     labels = [np.zeros(0, np.int64)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from sppdet.boxes import decode
 from sppdet.config import Config, differences, from_dict, load_config, to_dict
-from sppdet.detection import DetectionConfig, Refine, select
+from sppdet.detection import DetectionConfig, Found, Refine, candidates, select
 from sppdet.errors import ConfigError, ModelFormatError, SppdetError
 from sppdet.features import FeatureExtractor, FeatureMaps
 from sppdet.finetune import OFFSET_SCALE
@@ -102,6 +103,7 @@ class Detector:
     Attributes:
         classes: the names of what it detects.
         config: everything it was trained with and detects by.
+        partners: other models that look at the same maps and regions; see `combined`.
     """
 
     def __init__(
@@ -112,8 +114,9 @@ class Detector:
         head: RegionHead,
         svms: LinearSvms,
         regressors: BoxRegressors | None,
+        partners: tuple[Detector, ...] = (),
     ) -> None:
-        self.classes, self.config = classes, config
+        self.classes, self.config, self.partners = classes, config, partners
         self.extractor, self.head = extractor, head
         self.svms, self.regressors = svms, regressors
         self.propose: Proposer = make_proposer(config.proposals)
@@ -122,11 +125,16 @@ class Detector:
     def load(cls, source: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Detector:
         """The detector in a model file, given by a path or by the name of a shipped model.
 
-        A name may also be a preset's: a shipped model under other settings.
+        A name may also be a preset's: a shipped model under other settings. Several, with `+`
+        between, are `combined`.
 
         Raises ModelFormatError when the file is missing, damaged, or of another version, or was
         trained on a backbone whose installed weights differ.
         """
+        names = str(source).split("+")
+        if len(names) > 1 and not Path(source).exists():
+            first, *others = (cls.load(name, device=device) for name in names)
+            return first.combined(*others)
         preset = find_preset(source)
         if preset is not None:
             base = cls.load(preset.base, device=device)
@@ -160,7 +168,12 @@ class Detector:
         return cls(header.classes, config, extractor, head, svms, regressors)
 
     def save(self, path: Path, *, description: str, provenance: dict[str, object]) -> None:
-        """Writes one model file; head weights are stored as float16, which halves it."""
+        """Writes one model file; head weights are stored as float16, which halves it.
+
+        Raises ConfigError for models that are combined.
+        """
+        if self.partners:
+            raise ConfigError("combined models have no file", mend="save each by itself")
         tensors: dict[str, np.ndarray] = {}
         for key, value in self.head.state_dict().items():
             tensors[f"head.{key}"] = value.half().numpy()
@@ -199,7 +212,39 @@ class Detector:
             )
             head = copy.copy(head)
             head.features = config.features
-        return Detector(self.classes, config, extractor, head, self.svms, self.regressors)
+        alone = Detector(self.classes, config, extractor, head, self.svms, self.regressors)
+        return alone.combined(*self.partners)
+
+    def combined(self, *others: Detector) -> Detector:
+        """This model and others as one, which finds what any of them finds (paper sec. 4.4).
+
+        All look at the same regions of the same maps, by the settings of this one: an image costs
+        one forward pass, and each model's own layers above it.
+
+        Raises ConfigError where another detects other classes, or reads other maps.
+        """
+        partners = list(self.partners)
+        for other in others:
+            if other.classes != self.classes:
+                raise ConfigError(
+                    "models of different classes cannot be combined",
+                    mend="combine models that were trained on the same classes",
+                )
+            shared = replace(
+                other.config,
+                proposals=self.config.proposals,
+                detection=self.config.detection,
+                features=replace(other.config.features, scales=self.config.features.scales),
+            )
+            partner = other.with_settings(shared)
+            if partner.extractor.digest() != self.extractor.digest():
+                raise ConfigError(
+                    "models that read different maps cannot be combined",
+                    mend="combine models of one backbone and the same [features]",
+                )
+            partners += [partner, *partner.partners]
+        parts = (self.extractor, self.head, self.svms, self.regressors)
+        return Detector(self.classes, self.config, *parts, tuple(partners))
 
     def detect(self, image: str | Path | ImageArray) -> Detections:
         """The objects of one image, best first, boxes in image pixels.
@@ -216,18 +261,29 @@ class Detector:
 
     def detect_regions(self, maps: FeatureMaps, boxes: FloatArray) -> Detections:
         """The objects among given regions `(N, 4)` of an image whose maps are known."""
-        return self.detect_features(RegionFeatures(self.head, maps, boxes))
+        found = [
+            one.found(RegionFeatures(one.head, maps, boxes), self.config.detection)
+            for one in (self, *self.partners)
+        ]
+        return select(found, self.classes, self.config.detection)
 
     def detect_features(
         self, features: RegionFeatures, *, rules: DetectionConfig | None = None
     ) -> Detections:
-        """The objects among regions whose features are known; `rules` replace the config's."""
+        """What this model finds, without its partners, among regions whose features are known.
+
+        `rules` replace the config's.
+        """
         rules = rules or self.config.detection
+        return select([self.found(features, rules)], self.classes, rules)
+
+    def found(self, features: RegionFeatures, rules: DetectionConfig) -> Found:
+        """The regions that may be objects, scored and moved: detections but for (soft-)NMS."""
         scores = self.svms.scores(features.layer(self.config.svm.layer))
         if rules.softmax_weight:
             scores += np.float32(rules.softmax_weight) * features.log_probabilities
         known = self._refiner(features, rules) if rules.box_regression else None
-        return select(features.boxes, scores, self.classes, features.size, rules, known)
+        return candidates(features.boxes, scores, features.size, rules, known)
 
     def _refiner(self, features: RegionFeatures, rules: DetectionConfig) -> Refine | None:
         """What moves boxes: the regressors that `rules` ask for, as far as they were trained."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sppdet.backbones import Backbone
 from sppdet.detector import Detector, RegionFeatures
+from sppdet.errors import ConfigError
 from sppdet.features import FeatureMaps, ScaledMap
 from sppdet.head import RegionHead
 from sppdet.images import as_image
@@ -58,10 +59,13 @@ class RcnnDetector:
     ) -> None:
         """`batch` crops go through the network at once; `progress` is told of an image's regions.
 
-        Raises ValueError for a batch below 1, or a padding that leaves nothing of the crop.
+        Raises ConfigError for combined models, ValueError for a batch below 1 or a padding that
+        leaves nothing of the crop.
         """
         if batch < 1:
             raise ValueError(f"a batch of {batch} crops")
+        if detector.partners:
+            raise ConfigError("combined models have no R-CNN mode", mend="name one model")
         if not 0 <= 2 * padding < SIDE:
             raise ValueError(f"a padding of {padding} in crops of {SIDE} pixels")
         self.classes, self.config = detector.classes, detector.config

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sppdet.boxes import areas, iou_matrix
-from sppdet.detection import DetectionConfig, Refine, nms, select, vote
+from sppdet.detection import DetectionConfig, Found, Refine, candidates, nms, select, vote
 from sppdet.errors import ConfigError
-from sppdet.types import FloatArray, IntArray
+from sppdet.types import Detections, FloatArray, IntArray
 
 Box = tuple[int, int, int, int]
 Scored = tuple[float, Box]
@@ -96,16 +96,28 @@ def as_arrays(boxes: list[Box], scores: list[list[float]]) -> tuple[FloatArray, 
     )
 
 
+def detected(
+    boxes: FloatArray,
+    scores: FloatArray,
+    classes: tuple[str, ...],
+    size: tuple[int, int],
+    config: DetectionConfig,
+    refine: Refine | None = None,
+) -> Detections:
+    """All the rules, one after the other."""
+    return select([candidates(boxes, scores, size, config, refine)], classes, config)
+
+
 # Few values, so that ties happen, and a class without an SVM.
 score = st.sampled_from([-np.inf, -2.0, -1.5, -1.25, 0.0, 0.5, 1.0, 3.0])
 
 
 def test_no_regions_and_no_classes() -> None:
-    found = select(NO_BOXES, np.zeros((0, 3), np.float32), CLASSES, SIZE, DetectionConfig())
+    found = detected(NO_BOXES, np.zeros((0, 3), np.float32), CLASSES, SIZE, DetectionConfig())
     assert len(found) == 0
     assert found.classes == CLASSES
     box = np.array([[0, 0, 5, 5]], np.float32)
-    assert len(select(box, np.zeros((1, 0), np.float32), (), SIZE, DetectionConfig())) == 0
+    assert len(detected(box, np.zeros((1, 0), np.float32), (), SIZE, DetectionConfig())) == 0
     assert nms(NO_BOXES, np.zeros(0, np.float32), 0.3).shape == (0,)
 
 
@@ -145,7 +157,7 @@ def test_the_law_of_nms(seed: int, iou: float, count: int) -> None:
     threshold=st.sampled_from([-1.5, 0.0]),
     iou=st.sampled_from([0.25, 0.5]),
     cap=st.integers(1, 4),
-    candidates=st.integers(1, 8),
+    most=st.integers(1, 8),
     moves=st.none() | st.lists(st.integers(0, 9), min_size=3, max_size=3),
 )
 def test_select_is_its_restatement(
@@ -154,7 +166,7 @@ def test_select_is_its_restatement(
     threshold: float,
     iou: float,
     cap: int,
-    candidates: int,
+    most: int,
     moves: list[int] | None,
 ) -> None:
     row = st.lists(score, min_size=3, max_size=3)
@@ -163,15 +175,34 @@ def test_select_is_its_restatement(
         score_threshold=threshold,
         nms_iou=iou,
         max_per_class=cap,
-        max_candidates=candidates,
+        max_candidates=most,
         vote_iou=0,
         soft_nms=0,
     )
     box_array, score_array = as_arrays(boxes, scores)
     refine = None if moves is None else refiner(box_array, moves)
-    found = select(box_array, score_array, CLASSES, SIZE, config, refine)
+    found = detected(box_array, score_array, CLASSES, SIZE, config, refine)
     plain = [(one.name, one.score, tuple(int(v) for v in one.box)) for one in found]
     assert plain == plain_select(boxes, scores, config, moves)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), soft=st.sampled_from([0.0, 0.15]))
+def test_models_are_judged_together(seed: int, soft: float) -> None:
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(0, 30, (40, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(5, 20, (40, 2))], 1).astype(np.float32)
+    boxes = np.minimum(boxes, np.array([*SIZE, *SIZE], np.float32))
+    scores = rng.normal(size=40).astype(np.float32)
+    labels = rng.integers(0, 3, 40)
+    mine = rng.random(40) < 0.5
+    parts = [Found(boxes[own], scores[own], labels[own]) for own in (mine, ~mine)]
+    config = DetectionConfig(soft_nms=soft)
+    whole = select([Found(boxes, scores, labels)], CLASSES, config)
+    found = select(parts, CLASSES, config)
+    np.testing.assert_allclose(found.boxes, whole.boxes, rtol=1e-5)
+    np.testing.assert_allclose(found.scores, whole.scores, rtol=1e-5)
+    assert np.array_equal(found.labels, whole.labels)
 
 
 @settings(max_examples=40, deadline=None)
@@ -186,7 +217,7 @@ def test_detections_lie_in_the_image_best_first(seed: int, wild: bool) -> None:
         moved: FloatArray = (boxes[chosen] * 50 - 700).astype(np.float32)
         return moved
 
-    found = select(boxes, scores, CLASSES, SIZE, DetectionConfig(), refine if wild else None)
+    found = detected(boxes, scores, CLASSES, SIZE, DetectionConfig(), refine if wild else None)
     assert (np.diff(found.scores) <= 0).all()
     assert (areas(found.boxes) > 0).all()
     assert (found.boxes >= 0).all()
@@ -196,7 +227,7 @@ def test_detections_lie_in_the_image_best_first(seed: int, wild: bool) -> None:
 def test_by_hand() -> None:
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10]], np.float32)
     scores = np.array([[1.0, -1.0, -2.0], [2.0, -1.2, -2.0], [0.5, -1.6, -2.0]], np.float32)
-    found = select(boxes, scores, CLASSES, SIZE, RELEASE)
+    found = detected(boxes, scores, CLASSES, SIZE, RELEASE)
     assert [(one.name, one.score) for one in found] == [("cat", 2.0), ("cat", 0.5), ("dog", -1.0)]
     np.testing.assert_array_equal(found.boxes, boxes[[1, 2, 0]])
 
@@ -204,7 +235,7 @@ def test_by_hand() -> None:
 def test_a_score_at_the_threshold_is_dropped() -> None:
     boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32)
     scores = np.array([[-1.5, -np.inf, np.nan], [-1.4375, -np.inf, np.nan]], np.float32)
-    found = select(boxes, scores, CLASSES, SIZE, RELEASE)
+    found = detected(boxes, scores, CLASSES, SIZE, RELEASE)
     assert [one.name for one in found] == ["cat"]
     np.testing.assert_array_equal(found.boxes, boxes[1:])
 
@@ -218,7 +249,7 @@ def test_the_regressor_moves_and_does_not_judge() -> None:
         asked.append((chosen.tolist(), labels.tolist()))
         return np.full((len(chosen), 4), [5, 5, 15, 15], np.float32)
 
-    found = select(boxes, scores, CLASSES, SIZE, DetectionConfig(), refine)
+    found = detected(boxes, scores, CLASSES, SIZE, DetectionConfig(), refine)
     # Every pair above the threshold is asked for once; the two cats land on each other, and the
     # better stays.
     assert asked == [([0, 1, 0], [0, 0, 1])]
@@ -229,7 +260,7 @@ def test_the_regressor_moves_and_does_not_judge() -> None:
 def test_a_box_moved_out_of_the_image_is_dropped() -> None:
     boxes = np.array([[0, 0, 10, 10]], np.float32)
     scores = np.ones((1, 3), np.float32)
-    found = select(boxes, scores, CLASSES, SIZE, DetectionConfig(), lambda r, _: boxes[r] + 100)
+    found = detected(boxes, scores, CLASSES, SIZE, DetectionConfig(), lambda r, _: boxes[r] + 100)
     assert len(found) == 0
 
 
@@ -237,7 +268,7 @@ def test_a_box_moved_out_of_the_image_is_dropped() -> None:
 def test_the_cap_keeps_the_best_of_each_class(cap: int) -> None:
     boxes = np.array([[20 * i, 0, 20 * i + 9, 9] for i in range(4)], np.float32)
     scores = np.array([[1, 4, -9], [2, 3, -9], [3, 2, -9], [4, 1, -9]], np.float32)
-    found = select(boxes, scores, CLASSES, (100, 30), DetectionConfig(max_per_class=cap))
+    found = detected(boxes, scores, CLASSES, (100, 30), DetectionConfig(max_per_class=cap))
     assert sorted(found.scores.tolist()) == sorted(list(range(5 - cap, 5)) * 2)
 
 
@@ -268,7 +299,7 @@ def test_voting_alone_does_not_bring_two_boxes_together(soft: float) -> None:
     boxes = np.concatenate([corners, corners + rng.uniform(5, 15, (300, 2))], 1).astype(np.float32)
     scores = rng.normal(size=(300, 1)).astype(np.float32)
     config = DetectionConfig(vote_iou=0.4, soft_nms=soft, nms_iou=0.3)
-    found = select(boxes, scores, ("cat",), (40, 40), config)
+    found = detected(boxes, scores, ("cat",), (40, 40), config)
     overlaps = iou_matrix(found.boxes, found.boxes)
     assert len(found) > 3
     assert overlaps[~np.eye(len(found), dtype=bool)].max() <= 0.3 + 1e-6

@@ -88,7 +88,10 @@ CacheOption = Annotated[
 ModelOption = Annotated[
     str,
     typer.Option(
-        "--model", "-m", help="A model file, or the name of a shipped one (see `sppdet models`)."
+        "--model",
+        "-m",
+        help="A model file, or the name of a shipped one (see `sppdet models`); several with +"
+        " between count as one.",
     ),
 ]
 
