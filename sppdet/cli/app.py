@@ -22,7 +22,7 @@ app = typer.Typer(
         ("find objects in your photos", "sppdet detect photos/ --out found/"),
         ("make a small data set and train on it", "sppdet data synthetic data/shapes"),
         ("", "sppdet train data/shapes --run runs/shapes"),
-        ("how good the shipped model is", "sppdet evaluate VOCdevkit --year 2007 --split val"),
+        ("how good the shipped model is", "sppdet evaluate VOCdevkit --year 2007 --split test"),
         ("more on one command", "sppdet train --help"),
     ),
 )

@@ -41,9 +41,9 @@ def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     app.command(
         epilog=examples(
-            ("the shipped model on VOC2007", "sppdet evaluate VOCdevkit --year 2007 --split val"),
+            ("the shipped model on VOC2007", "sppdet evaluate VOCdevkit --year 2007 --split test"),
             ("yours", "sppdet evaluate data/shapes --model runs/shapes/model.safetensors"),
-            ("result files", "sppdet evaluate VOCdevkit --year 2007 --split val --results found/"),
+            ("result files", "sppdet evaluate VOCdevkit --year 2007 --split test --results found/"),
             ("a COCO file", "sppdet evaluate val.json --images photos/ --model mine.safetensors"),
         )
     )(evaluate)

@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog=examples(
             ("use one", "sppdet detect photos/ --model NAME"),
-            ("how good one is", "sppdet evaluate VOCdevkit --year 2007 --split val --model NAME"),
+            ("how good one is", "sppdet evaluate VOCdevkit --year 2007 --split test --model NAME"),
         )
     )(models)
 
