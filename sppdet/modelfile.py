@@ -221,6 +221,20 @@ def find_preset(source: str | Path) -> Preset | None:
     return next((one for one in list_presets() if one.name == source), None)
 
 
+def training_sets(source: str | Path) -> tuple[str, ...]:
+    """The names of the data sets behind a model, a preset or several with `+` between.
+
+    A file that does not say gives none. Reads headers only; raises ModelFormatError as they do.
+    """
+    names = str(source).split("+")
+    if len(names) > 1 and not Path(source).exists():
+        return tuple(found for name in names for found in training_sets(name))
+    preset = find_preset(source)
+    path = resolve_model(source if preset is None else preset.base)
+    found = _as_header(_read_entry(path), path).provenance.get("dataset")
+    return (found,) if isinstance(found, str) else ()
+
+
 def _shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(SHIPPED.glob(f"*{SUFFIX}"))}
 

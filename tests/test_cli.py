@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from sppdet.config import load_config
 from sppdet.datasets import load_voc, make_synthetic_voc
 from sppdet.evaluation.voc_files import write_voc_detections
 from sppdet.images import read_image
+from sppdet.modelfile import load_model, save_model
 from sppdet.types import Dataset, Detections
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -337,6 +339,23 @@ def test_evaluate_a_model_then_its_result_files(
     assert run("evaluate", shapes, "--results", first, "--out", second).code == 0
     reports = [json.loads((out / "report.json").read_text()) for out in (first, second)]
     assert reports[0]["voc"] == reports[1]["voc"]
+
+
+def test_evaluating_on_the_training_images_is_said(
+    run: Run, shapes: Path, model: Path, tmp_path: Path
+) -> None:
+    header, tensors = load_model(model)
+    trained = load_voc(shapes, "train").name
+    both = tmp_path / "both.safetensors"
+    provenance = {**header.provenance, "dataset": f"{trained}val"}
+    save_model(both, replace(header, provenance=provenance), tensors)
+    known = {model: {"train"}, both: {"train", "val"}, f"{model}+{both}": {"train", "val"}}
+    for source, splits in known.items():
+        for split in ("train", "val"):
+            words = ("evaluate", shapes, "--model", source, "--split", split, "--limit", "1")
+            ran = run(*words, "--out", tmp_path / "out")
+            assert ran.code == 0
+            assert ("say nothing of new images" in ran.err) == (split in splits)
 
 
 def test_propose_on_images_and_on_a_data_set(run: Run, shapes: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from sppdet.cli.common import (
     examples,
     load_detector,
     use_threads,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def evaluate(
     else:
         use_threads(threads)
         detector = load_detector(model, device, config, changes)
+        _warn_of_known_images(model, dataset)
         start = time.perf_counter()
         detections = _detect(detector, dataset, cache, threads or 0)
         _write_detections(out, chosen, dataset, detections)
@@ -107,6 +109,18 @@ def evaluate(
 
     atomic_write_json(out / REPORT, report)
     typer.echo(f"\nwritten to {out}")
+
+
+def _warn_of_known_images(model: str, dataset: Dataset) -> None:
+    """Says so if the model has been trained on the images that are to judge it."""
+    from sppdet.modelfile import training_sets
+
+    name = dataset.name.partition(",")[0]
+    for trained in training_sets(model):
+        whole, _, split = trained.partition(",")[0].rpartition(" ")
+        parts = ("train", "val", "trainval") if split == "trainval" else (split,)
+        if name in {f"{whole} {part}" for part in parts}:
+            warn(f"{model} was trained on {trained}: figures on {name} say nothing of new images")
 
 
 def _detect(
