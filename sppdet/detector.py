@@ -20,7 +20,14 @@ from sppdet.features import FeatureExtractor, FeatureMaps
 from sppdet.finetune import OFFSET_SCALE
 from sppdet.head import RegionHead
 from sppdet.images import as_image
-from sppdet.modelfile import ModelHeader, find_preset, load_model, resolve_model, save_model
+from sppdet.modelfile import (
+    ModelHeader,
+    find_preset,
+    load_model,
+    members,
+    resolve_model,
+    save_model,
+)
 from sppdet.proposals import Proposer, make_proposer
 from sppdet.region_pool import JoinedMaps
 from sppdet.regression import BoxRegressors
@@ -131,8 +138,8 @@ class Detector:
         Raises ModelFormatError when the file is missing, damaged, or of another version, or was
         trained on a backbone whose installed weights differ.
         """
-        names = str(source).split("+")
-        if len(names) > 1 and not Path(source).exists():
+        names = members(source)
+        if len(names) > 1:
             first, *others = (cls.load(name, device=device) for name in names)
             return first.combined(*others)
         preset = find_preset(source)

@@ -221,18 +221,20 @@ def find_preset(source: str | Path) -> Preset | None:
     return next((one for one in list_presets() if one.name == source), None)
 
 
-def training_sets(source: str | Path) -> tuple[str, ...]:
-    """The names of the data sets behind a model, a preset or several with `+` between.
+def members(source: str | Path) -> list[str]:
+    """The models that `a+b` names; a file whose own name holds a plus is one."""
+    return [str(source)] if Path(source).exists() else str(source).split("+")
 
-    A file that does not say gives none. Reads headers only; raises ModelFormatError as they do.
+
+def training_sets(source: str) -> list[str]:
+    """The names of the data sets behind a model, a preset or several, where their files say so.
+
+    Reads headers only; raises ModelFormatError as `resolve_model` does.
     """
-    names = str(source).split("+")
-    if len(names) > 1 and not Path(source).exists():
-        return tuple(found for name in names for found in training_sets(name))
-    preset = find_preset(source)
-    path = resolve_model(source if preset is None else preset.base)
-    found = _as_header(_read_entry(path), path).provenance.get("dataset")
-    return (found,) if isinstance(found, str) else ()
+    presets = {one.name: one.base for one in list_presets()}
+    paths = [resolve_model(presets.get(name, name)) for name in members(source)]
+    found = [_as_header(_read_entry(path), path).provenance.get("dataset") for path in paths]
+    return [name for name in found if isinstance(name, str)]
 
 
 def _shipped() -> dict[str, Path]:
