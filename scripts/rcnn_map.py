@@ -27,7 +27,7 @@ from sppdet.evaluation.report import voc_dict
 from sppdet.evaluation.voc import evaluate_voc
 from sppdet.files import atomic_write_json, sha256
 from sppdet.images import read_sample
-from sppdet.modelfile import resolve_model
+from sppdet.modelnames import resolve_model
 from sppdet.progress import Progress, duration, terminal_progress
 from sppdet.rcnn import BATCH, PADDING, SIDE, RcnnDetector
 from sppdet.types import Dataset, Detections, FloatArray, ImageArray, Sample

@@ -38,7 +38,8 @@ from sppdet.errors import SppdetError
 from sppdet.evaluation.report import voc_dict
 from sppdet.evaluation.voc import evaluate_voc
 from sppdet.files import atomic_write_bytes, atomic_write_json, sha256
-from sppdet.modelfile import SHIPPED, SUFFIX
+from sppdet.modelfile import SUFFIX
+from sppdet.modelnames import SHIPPED
 from sppdet.progress import Advance, Progress, duration, terminal_progress
 from sppdet.proposals.cache import available_cores
 from sppdet.training import train

@@ -20,14 +20,8 @@ from sppdet.features import FeatureExtractor, FeatureMaps
 from sppdet.finetune import OFFSET_SCALE
 from sppdet.head import RegionHead
 from sppdet.images import as_image
-from sppdet.modelfile import (
-    ModelHeader,
-    find_preset,
-    load_model,
-    members,
-    resolve_model,
-    save_model,
-)
+from sppdet.modelfile import ModelHeader, load_model, save_model
+from sppdet.modelnames import find_preset, members, resolve_model
 from sppdet.proposals import Proposer, make_proposer
 from sppdet.region_pool import JoinedMaps
 from sppdet.regression import BoxRegressors

@@ -19,7 +19,7 @@ from sppdet.classification.representation import (
 from sppdet.classification.scorer import load_scorer
 from sppdet.errors import ConfigError, ImageError, ModelFormatError, TrainingError
 from sppdet.images import read_image
-from sppdet.modelfile import SVM_CLASSIFIER, load_model, model_kind, save_model
+from sppdet.modelfile import SVM_CLASSIFIER, load_model, read_header, save_model
 from sppdet.progress import NullProgress
 from sppdet.types import ImageArray, IntArray
 
@@ -129,7 +129,7 @@ def test_a_bad_image_is_named_and_the_others_are_done(tmp_path: Path) -> None:
 def test_a_model_file_comes_back_the_same(tmp_path: Path, trained: SvmClassifier) -> None:
     path = tmp_path / "model.safetensors"
     trained.save(path, description="three kinds", provenance={"images": 18})
-    assert model_kind(path) == SVM_CLASSIFIER
+    assert read_header(path).kind == SVM_CLASSIFIER
     loaded = SvmClassifier.load(path)
     assert (loaded.classes, loaded.config) == (CLASSES, CONFIG)
     image = pixels(1, 7)

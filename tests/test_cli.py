@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from sppdet import modelfile
+from sppdet import modelnames
 from sppdet.cli import main
 from sppdet.config import load_config
 from sppdet.datasets import load_voc, make_synthetic_voc
@@ -384,7 +384,7 @@ def test_settings_are_a_config_file(run: Run, tmp_path: Path) -> None:
 def test_models_are_listed_and_used_by_name(
     run: Run, shapes: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(modelfile, "SHIPPED", tmp_path)
+    monkeypatch.setattr(modelnames, "SHIPPED", tmp_path)
     assert run("models").out.startswith("none; train one")
     for name in ("default", "fast", "accurate"):
         (tmp_path / f"{name}.safetensors").write_bytes(model.read_bytes())

@@ -17,7 +17,8 @@ from sppdet.compression import Responses
 from sppdet.config import load_config
 from sppdet.detector import Detector, RegionFeatures
 from sppdet.errors import ConfigError, ImageError, ModelFormatError, SppdetError
-from sppdet.modelfile import ModelHeader, find_preset, list_presets, load_model, save_model
+from sppdet.modelfile import ModelHeader, load_model, save_model
+from sppdet.modelnames import find_preset, list_presets
 from sppdet.regression import BoxRegressors
 from sppdet.svm import LinearSvms
 from sppdet.types import Detections, ImageArray

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sppdet import modelfile
+from sppdet import modelnames
 from sppdet.datasets import load_voc, make_synthetic_voc
 from sppdet.modelfile import load_model
 from sppdet.progress import NullProgress
@@ -42,7 +42,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where shipped models go in a test."""
-    monkeypatch.setattr(modelfile, "SHIPPED", tmp_path / "shelf")
+    monkeypatch.setattr(modelnames, "SHIPPED", tmp_path / "shelf")
     monkeypatch.setattr(script("reproduce_voc07"), "SHIPPED", tmp_path / "shelf")
     return tmp_path / "shelf"
 

@@ -13,7 +13,8 @@ from sppdet.classification.networks import ClassificationNetwork
 from sppdet.classification.views import Views, predict
 from sppdet.errors import ModelFormatError
 from sppdet.images import as_image
-from sppdet.modelfile import CLASSIFIER, ModelHeader, load_model, resolve_model, save_model
+from sppdet.modelfile import CLASSIFIER, ModelHeader, load_model, save_model
+from sppdet.modelnames import resolve_model
 from sppdet.settings import from_dict, to_dict
 from sppdet.types import FloatArray, ImageArray
 

@@ -22,13 +22,8 @@ from sppdet.errors import (
 )
 from sppdet.files import sha256
 from sppdet.images import MAX_PIXELS, as_image, read_image
-from sppdet.modelfile import (
-    SVM_CLASSIFIER,
-    ModelHeader,
-    load_model,
-    resolve_model,
-    save_model,
-)
+from sppdet.modelfile import SVM_CLASSIFIER, ModelHeader, load_model, save_model
+from sppdet.modelnames import resolve_model
 from sppdet.prefetch import ahead
 from sppdet.progress import NullProgress, Progress
 from sppdet.settings import from_dict, to_dict

@@ -10,7 +10,8 @@ from sppdet.classification.classifier import Classifier
 from sppdet.classification.representation import SvmClassifier
 from sppdet.classification.views import Views
 from sppdet.errors import ConfigError
-from sppdet.modelfile import SVM_CLASSIFIER, model_kind, resolve_model
+from sppdet.modelfile import SVM_CLASSIFIER, read_header
+from sppdet.modelnames import resolve_model
 from sppdet.types import FloatArray, ImageArray
 
 
@@ -37,7 +38,7 @@ def load_scorer(
     Raises ModelFormatError as `Classifier.load`, ConfigError for views where SVMs take none.
     """
     path = resolve_model(source)
-    if model_kind(path) != SVM_CLASSIFIER:
+    if read_header(path).kind != SVM_CLASSIFIER:
         network = Classifier.load(path, device=device)
         return ImageScorer(
             network.classes, lambda image: network.probabilities(image, views), "probability"

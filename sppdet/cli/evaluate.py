@@ -113,7 +113,7 @@ def evaluate(
 
 def _warn_of_known_images(model: str, dataset: Dataset) -> None:
     """Says so if the model has been trained on the images that are to judge it."""
-    from sppdet.modelfile import training_sets
+    from sppdet.modelnames import training_sets
 
     name = dataset.name.partition(",")[0]
     for trained in training_sets(model):

@@ -9,7 +9,7 @@ import typer
 from sppdet.cli.common import examples
 
 if TYPE_CHECKING:
-    from sppdet.modelfile import ModelInfo
+    from sppdet.modelnames import ModelInfo
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 def models() -> None:
     """List the models that come with the package: size, classes, training data, description."""
-    from sppdet.modelfile import list_models, list_presets
+    from sppdet.modelnames import list_models, list_presets
 
     found = list_models()
     for model in found:
