@@ -31,7 +31,7 @@ from sppdet.evaluation.classification import (
     class_labels,
     evaluate_classification,
 )
-from sppdet.evaluation.report import classification_dict
+from sppdet.evaluation.image_report import classification_dict
 from sppdet.files import atomic_write_json
 from sppdet.progress import Progress, terminal_progress
 from sppdet.settings import load

@@ -202,9 +202,8 @@ def test_evaluate_result_files(run: Run, shapes: Path, tmp_path: Path) -> None:
     dataset = load_voc(shapes, "val")
     write_voc_detections(tmp_path / "found", dataset, _perfect(dataset), split="val")
     out = tmp_path / "out"
-    ran = run(
-        "evaluate", shapes, "--results", tmp_path / "found", "--out", out, "--coco", "--errors"
-    )
+    more = ("--coco", "--errors", "--thresholds")
+    ran = run("evaluate", shapes, "--results", tmp_path / "found", "--out", out, *more)
     assert ran.code == 0
     assert "AP 11-point" in ran.out
     assert "COCO metric" in ran.out
@@ -213,6 +212,7 @@ def test_evaluate_result_files(run: Run, shapes: Path, tmp_path: Path) -> None:
     assert report["voc"]["map11"] == pytest.approx(1.0)
     assert report["coco"]["ap"] == pytest.approx(1.0)
     assert report["errors"]["all"]["examined"] == 0
+    assert report["thresholds"]["all"] == {"threshold": 1, "precision": 1, "recall": 1, "f1": 1}
     assert report["source"] == str(tmp_path / "found")
 
 

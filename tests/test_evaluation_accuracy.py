@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sppdet.datasets import LabelledImages
 from sppdet.errors import EvaluationError
 from sppdet.evaluation.accuracy import evaluate_accuracy, rank_of
-from sppdet.evaluation.report import accuracy_dict, accuracy_table
+from sppdet.evaluation.image_report import accuracy_dict, accuracy_table
 
 
 def images(labels: list[int], classes: int) -> LabelledImages:

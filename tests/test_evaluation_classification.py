@@ -17,7 +17,7 @@ from sppdet.evaluation.classification import (
     evaluate_classification,
     write_voc_classification,
 )
-from sppdet.evaluation.report import classification_dict, classification_table
+from sppdet.evaluation.image_report import classification_dict, classification_table
 from sppdet.types import Dataset, FloatArray
 from tests.evaluation_cases import CLASSES, sample_of
 

@@ -16,7 +16,7 @@ from sppdet.evaluation.classification import (
     evaluate_classification,
     write_voc_classification,
 )
-from sppdet.evaluation.report import (
+from sppdet.evaluation.image_report import (
     accuracy_dict,
     accuracy_table,
     classification_dict,

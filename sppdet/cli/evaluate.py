@@ -73,6 +73,9 @@ def evaluate(
     errors: Annotated[
         bool, typer.Option("--errors", help="Also tell why detections are wrong.")
     ] = False,
+    thresholds: Annotated[
+        bool, typer.Option("--thresholds", help="Also tell at which scores to draw the line.")
+    ] = False,
     year: YearOption = None,
     images: ImagesOption = None,
     classes: ClassesOption = None,
@@ -102,7 +105,8 @@ def evaluate(
         detections = _detect(detector, dataset, cache, threads or 0)
         _write_detections(out, chosen, dataset, detections)
         typer.echo(f"{len(dataset)} images detected in {costs(time.perf_counter() - start)}\n")
-    report = _report(dataset, detections, chosen.is_coco if coco is None else coco, errors)
+    as_coco = chosen.is_coco if coco is None else coco
+    report = _report(dataset, detections, coco=as_coco, errors=errors, thresholds=thresholds)
     report["source"] = model if results is None else str(results)
 
     from sppdet.files import atomic_write_json
@@ -171,7 +175,12 @@ def _write_detections(
 
 
 def _report(
-    dataset: Dataset, detections: Mapping[str, Detections], coco: bool, errors: bool
+    dataset: Dataset,
+    detections: Mapping[str, Detections],
+    *,
+    coco: bool,
+    errors: bool,
+    thresholds: bool,
 ) -> dict[str, Any]:
     """Prints the tables that were asked for; the same figures as a JSON-able dict."""
     from sppdet.evaluation.coco import evaluate_coco
@@ -181,6 +190,8 @@ def _report(
         coco_table,
         errors_dict,
         errors_table,
+        thresholds_dict,
+        thresholds_table,
         voc_dict,
         voc_table,
     )
@@ -189,6 +200,9 @@ def _report(
     voc = evaluate_voc(dataset, detections)
     typer.echo(voc_table(voc))
     report: dict[str, Any] = {"voc": voc_dict(voc)}
+    if thresholds:
+        typer.echo(f"\n{thresholds_table(voc)}")
+        report["thresholds"] = thresholds_dict(voc)
     if coco:
         figures = evaluate_coco(dataset, detections)
         typer.echo(f"\n{coco_table(figures)}")

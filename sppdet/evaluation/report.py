@@ -1,20 +1,19 @@
-"""Results as tables for people (plain text or Markdown) and as JSON-able dicts for programs."""
+"""Detections' results as tables for people and as JSON-able dicts for programs."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from sppdet.evaluation.accuracy import TOP, Accuracy
-from sppdet.evaluation.classification import ClassificationResult
 from sppdet.evaluation.coco import CocoResult
 from sppdet.evaluation.errors import CAUSES, ClassErrors, ErrorAnalysis
 from sppdet.evaluation.proposals import ProposalRecall
 from sppdet.evaluation.sizes import SIZE_NAMES, size_bands
+from sppdet.evaluation.tables import figures, json_number, table
+from sppdet.evaluation.thresholds import OperatingPoint, best_common_point, best_points
 from sppdet.evaluation.voc import ClassResult, VocResult
 
 _COCO_FIGURES = {
@@ -56,7 +55,7 @@ def voc_table(result: VocResult, *, markdown: bool = False) -> str:
     rows = [
         [
             each.name,
-            *_figures([each.ap11, each.ap_area, each.final_recall, *recall_by_size([each])]),
+            *figures([each.ap11, each.ap_area, each.final_recall, *recall_by_size([each])]),
             str(each.npos),
             str(each.n_detections),
         ]
@@ -65,13 +64,13 @@ def voc_table(result: VocResult, *, markdown: bool = False) -> str:
     rows.append(
         [
             "mean",
-            *_figures([result.map11, result.map_area, _mean_recall(result)]),
-            *_figures(recall_by_size(result.classes)),
+            *figures([result.map11, result.map_area, _mean_recall(result)]),
+            *figures(recall_by_size(result.classes)),
             str(sum(each.npos for each in result.classes)),
             str(sum(each.n_detections for each in result.classes)),
         ]
     )
-    return "\n".join([_table(header, rows, markdown), "", *_voc_notes(result)])
+    return "\n".join([table(header, rows, markdown), "", *_voc_notes(result)])
 
 
 def _voc_notes(result: VocResult) -> list[str]:
@@ -91,16 +90,16 @@ def voc_dict(result: VocResult) -> dict[str, Any]:
         "dataset": result.dataset,
         "images": result.n_images,
         "min_iou": result.min_iou,
-        "map11": _json(result.map11),
-        "map_area": _json(result.map_area),
-        "recall": _json(_mean_recall(result)),
+        "map11": json_number(result.map11),
+        "map_area": json_number(result.map_area),
+        "recall": json_number(_mean_recall(result)),
         "recall_by_size": _by_size(recall_by_size(result.classes)),
         "left_out": list(result.left_out),
         "classes": {
             each.name: {
-                "ap11": _json(each.ap11),
-                "ap_area": _json(each.ap_area),
-                "recall": _json(each.final_recall),
+                "ap11": json_number(each.ap11),
+                "ap_area": json_number(each.ap_area),
+                "recall": json_number(each.final_recall),
                 "recall_by_size": _by_size(recall_by_size([each])),
                 "objects": each.npos,
                 "detections": each.n_detections,
@@ -110,16 +109,44 @@ def voc_dict(result: VocResult) -> dict[str, Any]:
     }
 
 
+def thresholds_table(result: VocResult, *, markdown: bool = False) -> str:
+    """One row a class and one of all: the score of the highest F1, precision, recall and F1 there.
+
+    The last row is of the one threshold with the highest mean F1, and of means over the classes.
+    """
+    points = (*best_points(result), best_common_point(result))
+    rows = [[one.name, *figures([one.threshold, *_precision_to_f1(one)])] for one in points]
+    return table(["class", "threshold", "precision", "recall", "F1"], rows, markdown)
+
+
+def thresholds_dict(result: VocResult) -> dict[str, Any]:
+    """The figures of `thresholds_table`: by class name under `classes`, and under `all`."""
+    return {
+        "classes": {one.name: _point_dict(one) for one in best_points(result)},
+        "all": _point_dict(best_common_point(result)),
+    }
+
+
+def _point_dict(point: OperatingPoint) -> dict[str, float | None]:
+    names = ("threshold", "precision", "recall", "f1")
+    values = (point.threshold, *_precision_to_f1(point))
+    return {name: json_number(value) for name, value in zip(names, values, strict=True)}
+
+
+def _precision_to_f1(point: OperatingPoint) -> tuple[float, float, float]:
+    return point.precision, point.recall, point.f1
+
+
 def coco_table(result: CocoResult, *, markdown: bool = False) -> str:
     """COCO's twelve figures, one a row."""
-    rows = [[text, *_figures([getattr(result, name)])] for name, text in _COCO_FIGURES.items()]
-    return _table(["COCO metric", "value"], rows, markdown)
+    rows = [[text, *figures([getattr(result, name)])] for name, text in _COCO_FIGURES.items()]
+    return table(["COCO metric", "value"], rows, markdown)
 
 
 def coco_dict(result: CocoResult, classes: tuple[str, ...]) -> dict[str, Any]:
     """COCO's figures under the names of `CocoResult`; `class_ap` by class name."""
-    out: dict[str, Any] = {name: _json(getattr(result, name)) for name in _COCO_FIGURES}
-    out["class_ap"] = {n: _json(v) for n, v in zip(classes, result.class_ap, strict=True)}
+    out: dict[str, Any] = {name: json_number(getattr(result, name)) for name in _COCO_FIGURES}
+    out["class_ap"] = {n: json_number(v) for n, v in zip(classes, result.class_ap, strict=True)}
     return out
 
 
@@ -131,7 +158,7 @@ def errors_table(analysis: ErrorAnalysis, *, markdown: bool = False) -> str:
         "Examined: the best-scored false positives of the class. Missed: objects that no"
         " detection found, of all of that size."
     )
-    return "\n".join([_table(header, rows, markdown), "", note])
+    return "\n".join([table(header, rows, markdown), "", note])
 
 
 def _error_row(each: ClassErrors) -> list[str]:
@@ -167,90 +194,24 @@ def proposal_table(results: Sequence[ProposalRecall], *, markdown: bool = False)
         [
             "all" if each.limit is None else str(each.limit),
             f"{each.mean_proposals:.0f}",
-            *_figures([*each.recall, each.abo, each.mabo]),
+            *figures([*each.recall, each.abo, each.mabo]),
         ]
         for each in results
     ]
-    return _table(header, rows, markdown)
+    return table(header, rows, markdown)
 
 
 def proposal_dict(result: ProposalRecall, classes: tuple[str, ...]) -> dict[str, Any]:
     """The fields of a `ProposalRecall`, `recall` by threshold and `class_abo` by class name."""
     out = {
-        key: _json(value) if isinstance(value, float) else value
+        key: json_number(value) if isinstance(value, float) else value
         for key, value in asdict(result).items()
         if key not in ("thresholds", "recall", "class_abo")
     }
     pairs = zip(result.thresholds, result.recall, strict=True)
-    out["recall"] = {f"{t:g}": _json(value) for t, value in pairs}
-    out["class_abo"] = {n: _json(v) for n, v in zip(classes, result.class_abo, strict=True)}
+    out["recall"] = {f"{t:g}": json_number(value) for t, value in pairs}
+    out["class_abo"] = {n: json_number(v) for n, v in zip(classes, result.class_abo, strict=True)}
     return out
-
-
-def classification_table(result: ClassificationResult, *, markdown: bool = False) -> str:
-    """One row a class and one of means: both APs, and the images counted and left out."""
-    header = ["class", "AP 11-point", "AP area", "positives", "negatives", "left out"]
-    rows = [
-        [
-            each.name,
-            *_figures([each.ap11, each.ap_area]),
-            *(str(count) for count in (each.positives, each.negatives, each.left_out)),
-        ]
-        for each in result.classes
-    ]
-    rows.append(["mean", *_figures([result.map11, result.map_area]), "", "", ""])
-    note = (
-        f"{result.dataset}, {result.n_images} images; those with only difficult objects of a class"
-        " are left out of its figures."
-    )
-    return "\n".join([_table(header, rows, markdown), "", note])
-
-
-def classification_dict(result: ClassificationResult) -> dict[str, Any]:
-    """The figures of `classification_table` under fixed names; null (None) where there is none."""
-    return {
-        "dataset": result.dataset,
-        "images": result.n_images,
-        "map11": _json(result.map11),
-        "map_area": _json(result.map_area),
-        "classes": {
-            each.name: {
-                "ap11": _json(each.ap11),
-                "ap_area": _json(each.ap_area),
-                "positives": each.positives,
-                "negatives": each.negatives,
-                "left_out": each.left_out,
-            }
-            for each in result.classes
-        },
-    }
-
-
-def accuracy_table(result: Accuracy, *, markdown: bool = False) -> str:
-    """One row a class and one of all: images, those it comes first in, and their share."""
-    rows = [
-        [name, str(count), str(right), *_figures([right / count if count else math.nan])]
-        for name, count, right in zip(result.classes, result.images, result.right, strict=True)
-    ]
-    rows.append(["all", str(sum(result.images)), str(sum(result.right)), *_figures([result.top1])])
-    table = _table(["class", "images", "right", "share"], rows, markdown)
-    if result.top5 is None:
-        return table
-    return f"{table}\n\nAmong the best {TOP}: {_figures([result.top5])[0]}"
-
-
-def accuracy_dict(result: Accuracy) -> dict[str, Any]:
-    """The figures of `accuracy_table` under fixed names; null (None) where there is none."""
-    return {
-        "dataset": result.dataset,
-        "images": sum(result.images),
-        "top1": _json(result.top1),
-        "top5": None if result.top5 is None else _json(result.top5),
-        "classes": {
-            name: {"images": count, "right": right}
-            for name, count, right in zip(result.classes, result.images, result.right, strict=True)
-        },
-    }
 
 
 def _mean_recall(result: VocResult) -> float:
@@ -263,25 +224,4 @@ def _share(values: np.ndarray[tuple[int, ...], np.dtype[Any]]) -> float:
 
 
 def _by_size(values: tuple[float, ...]) -> dict[str, float | None]:
-    return {size: _json(value) for size, value in zip(SIZE_NAMES, values, strict=True)}
-
-
-def _json(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _figures(values: Sequence[float]) -> list[str]:
-    return ["-" if math.isnan(value) else f"{value:.3f}" for value in values]
-
-
-def _table(header: list[str], rows: list[list[str]], markdown: bool) -> str:
-    """The first column flush left, the others flush right."""
-    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
-    lines = [
-        [cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(pairs)]
-        for pairs in (list(zip(line, widths, strict=True)) for line in (header, *rows))
-    ]
-    if not markdown:
-        return "\n".join("  ".join(line).rstrip() for line in lines)
-    rule = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+    return {size: json_number(value) for size, value in zip(SIZE_NAMES, values, strict=True)}

@@ -32,6 +32,7 @@ class ClassResult:
         ap11, ap_area: average precision in [0, 1]; nan where the class has no positives.
         precision, recall: `float64 (M,)` after each detection that counts, best score first;
             detections of difficult objects do not count. Recall is nan without positives.
+        scores: `float32 (M,)` of the same detections.
         npos: objects that are not difficult.
         n_detections: all detections of the class.
         object_areas: `float32 (npos,)` square pixels of those objects.
@@ -43,6 +44,7 @@ class ClassResult:
     ap_area: float
     precision: DoubleArray
     recall: DoubleArray
+    scores: FloatArray
     npos: int
     n_detections: int
     object_areas: FloatArray
@@ -110,7 +112,8 @@ def evaluate_voc(
 def _class_result(name: str, matches: ClassMatches) -> ClassResult:
     positive = ~matches.objects.difficult
     npos = int(positive.sum())
-    counted = matches.outcomes[matches.outcomes != IGNORED]
+    counts = matches.outcomes != IGNORED
+    counted = matches.outcomes[counts]
     tp = np.cumsum(counted == TRUE_POSITIVE, dtype=np.int64)
     precision = tp / np.arange(1, len(tp) + 1)
     recall = tp / npos if npos else np.full(len(tp), np.nan)
@@ -120,6 +123,7 @@ def _class_result(name: str, matches: ClassMatches) -> ClassResult:
         ap_area=area_ap(tp, npos),
         precision=precision,
         recall=recall,
+        scores=matches.candidates.scores[counts],
         npos=npos,
         n_detections=len(matches.candidates),
         object_areas=areas(matches.objects.boxes[positive]),
