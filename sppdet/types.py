@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +106,9 @@ class Detection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """The detections of one image, best score first; iterating gives `Detection` values.
+    """The detections of one image, best score first: a sequence of `Detection` values.
+
+    A slice gives `Detections` again.
 
     Attributes:
         boxes: `float32 (N, 4)`, original-image pixels.
@@ -133,11 +135,24 @@ class Detections:
         return len(self.boxes)
 
     def __iter__(self) -> Iterator[Detection]:
-        for box, score, label in zip(self.boxes, self.scores, self.labels, strict=True):
-            x1, y1, x2, y2 = (float(v) for v in box)
-            yield Detection(self.classes[int(label)], float(score), (x1, y1, x2, y2))
+        return (self[index] for index in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Detection: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Detections: ...
+
+    def __getitem__(self, index: int | slice) -> Detection | Detections:
+        if isinstance(index, slice):
+            return self._some(index)
+        x1, y1, x2, y2 = (float(v) for v in self.boxes[index])
+        name = self.classes[int(self.labels[index])]
+        return Detection(name, float(self.scores[index]), (x1, y1, x2, y2))
 
     def above(self, threshold: float) -> Detections:
         """The detections whose score is at least `threshold`."""
-        keep = self.scores >= threshold
+        return self._some(self.scores >= threshold)
+
+    def _some(self, keep: slice | BoolArray) -> Detections:
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], self.classes)

@@ -155,6 +155,17 @@ def test_iterating_gives_plain_values() -> None:
     assert {type(v) for v in (*first.box, first.score)} == {float}
 
 
+def test_detections_are_a_sequence() -> None:
+    found = detections()
+    assert found[1].name == "cow"
+    assert found[-1].box == found[1].box
+    assert [one.name for one in found[:1]] == ["cat"]
+    assert found[:1].classes == found.classes
+    assert len(found[5:]) == 0
+    with pytest.raises(IndexError):
+        found[2]
+
+
 def test_above_keeps_the_threshold_itself() -> None:
     found = detections()
     assert [one.name for one in found.above(0.5)] == ["cat"]
