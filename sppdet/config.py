@@ -15,7 +15,7 @@ from sppdet.compression import CompressionConfig
 from sppdet.detection import DetectionConfig
 from sppdet.errors import ConfigError
 from sppdet.features import FeatureConfig
-from sppdet.finetune import FineTuneConfig
+from sppdet.finetune_config import FineTuneConfig
 from sppdet.head import HeadConfig
 from sppdet.proposals.config import ProposalConfig
 from sppdet.regression import RegressionConfig

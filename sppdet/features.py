@@ -127,16 +127,19 @@ class FeatureExtractor:
         side = min(float(scale), longest * min(width, height) / max(width, height))
         return max(1, int(np.floor(side + 0.5)))
 
-    @torch.no_grad()
     def __call__(self, image: ImageArray) -> FeatureMaps:
         """The maps of an RGB image `uint8 (H, W, 3)`, float32, at every scale."""
         height, width = image.shape[:2]
-        scaled = []
-        for scale in self.config.scales:
-            side = self.short_side(width, height, scale)
-            x, factor_x, factor_y = self.backbone.preprocess(image, side)
-            found = self.backbone(x.to(self.device), self.config.taps)
-            maps = [found[tap][0].permute(1, 2, 0) for tap in self.config.taps]
-            joined = maps[0] if len(maps) == 1 else torch.cat(maps, dim=2)
-            scaled.append(ScaledMap(joined.contiguous().cpu(), factor_x, factor_y))
-        return FeatureMaps(tuple(scaled), width, height)
+        scaled = tuple(self.at_scale(image, scale) for scale in self.config.scales)
+        return FeatureMaps(scaled, width, height)
+
+    @torch.no_grad()
+    def at_scale(self, image: ImageArray, scale: int) -> ScaledMap:
+        """The map of an RGB image `uint8 (H, W, 3)`, float32, at one scale, configured or not."""
+        height, width = image.shape[:2]
+        side = self.short_side(width, height, scale)
+        x, factor_x, factor_y = self.backbone.preprocess(image, side)
+        found = self.backbone(x.to(self.device), self.config.taps)
+        maps = [found[tap][0].permute(1, 2, 0) for tap in self.config.taps]
+        joined = maps[0] if len(maps) == 1 else torch.cat(maps, dim=2)
+        return ScaledMap(joined.contiguous().cpu(), factor_x, factor_y)

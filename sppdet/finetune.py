@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sppdet.errors import ConfigError, SppdetError, TrainingError
+from sppdet.errors import SppdetError, TrainingError
 from sppdet.features import FeatureMaps
+from sppdet.finetune_config import FineTuneConfig, images_of_step, learning_rate
 from sppdet.head import RegionHead
 from sppdet.sampling import Candidates, RegionBatch, sample_regions
-from sppdet.types import FloatArray
+from sppdet.types import FloatArray, IntArray
 
 # Offsets are divided by these, their rough standard deviations (Fast R-CNN normalises them too).
 OFFSET_SCALE = (0.1, 0.1, 0.2, 0.2)
@@ -27,64 +27,23 @@ FLAT_SHARE = 0.1
 
 # An image's maps, what is learned of it, the boxes to pool, and whether they are pooled mirrored.
 _Regions = tuple[FeatureMaps, RegionBatch, FloatArray, bool]
-LoadImage = Callable[[int], tuple[FeatureMaps, Candidates]]
 
 
-@dataclass(frozen=True)
-class FineTuneConfig:
-    """How the fully connected layers are trained.
+class Seen(NamedTuple):
+    """What a step sees of an image.
 
-    The release takes 200,000 plain SGD steps on a GPU; the defaults here reach their best in the
-    few thousand steps that a CPU has time for.
+    Attributes:
+        maps: its conv maps.
+        found: its regions.
+        altered: whether the image was altered before its maps were computed; mirrored too, if so.
     """
 
-    # Optimisation steps; 0 leaves the layers as they were initialised.
-    steps: int = 9000
-    # Images a step, and regions taken from each (release: 128 regions in all).
-    images: int = 2
-    regions: int = 96
-    # Share of regions that are objects.
-    foreground: float = 0.25
-    # A region is an object from this IoU on, and background in the half-open interval below.
-    foreground_iou: float = 0.5
-    background_low: float = 0.1
-    background_high: float = 0.5
-    # Chance that an image's regions are pooled mirrored.
-    flip: float = 0.5
-    # Peak learning rate of AdamW; it rises linearly for the warm-up share of the steps, then
-    # falls to 0 along a cosine.
-    learning_rate: float = 4e-4
-    warmup: float = 0.1
-    # The learning rate of the backbone's upper stages, as a share of that of the other layers.
-    upper_rate: float = 0.15
-    weight_decay: float = 0.01
-    # Weight of the box loss beside the classification loss; 0 trains classification alone, as
-    # the release does.
-    box_loss: float = 1.0
-    # Steps between two saves of the training state.
-    save_every: int = 500
+    maps: FeatureMaps
+    found: Candidates
+    altered: bool = False
 
-    def __post_init__(self) -> None:
-        if min(self.images, self.regions, self.save_every) < 1 or self.steps < 0:
-            raise ConfigError("finetune counts must be positive")
-        if not 0 <= self.background_low < self.background_high <= 1:
-            raise ConfigError("finetune.background_low must lie below finetune.background_high")
-        if not 0 < self.foreground_iou <= 1 or not 0 <= self.foreground <= 1:
-            raise ConfigError("finetune.foreground and foreground_iou are shares: 0 to 1")
-        for name in ("flip", "warmup"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(
-                    f"finetune.{name} is {getattr(self, name)}", mend="give a share: 0 to 1"
-                )
-        if not 0 < self.learning_rate < math.inf:
-            raise ConfigError(
-                f"finetune.learning_rate is {self.learning_rate}", mend="give a number above 0"
-            )
-        for name in ("weight_decay", "box_loss"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(
-                    f"finetune.{name} is {getattr(self, name)}", mend="give 0 or more"
-                )
+
+LoadImage = Callable[[int], Seen]
 
 
 class Losses(NamedTuple):
@@ -96,25 +55,10 @@ class Losses(NamedTuple):
     foreground_accuracy: float
 
 
-def learning_rate(config: FineTuneConfig, step: int) -> float:
-    """The learning rate of a step: linear warm-up, then a cosine down to 0."""
-    warm = max(1, round(config.warmup * config.steps))
-    if step < warm:
-        return config.learning_rate * (step + 1) / warm
-    progress = (step - warm) / max(1, config.steps - warm)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def images_of_step(config: FineTuneConfig, n_images: int, step: int, seed: int) -> list[int]:
-    """The images of a step: each epoch goes through all of them once, in a seeded order.
-
-    A function of the step alone, so that resumed training goes on with the same images.
-    """
-    out = []
-    for position in range(step * config.images, (step + 1) * config.images):
-        epoch, place = divmod(position, n_images)
-        out.append(int(np.random.default_rng([seed, 1, epoch]).permutation(n_images)[place]))
-    return out
+def object_scales(scales: IntArray, found: Candidates, foreground_iou: float) -> IntArray:
+    """The scales at which there are objects' regions; without objects, at which there are any."""
+    objects = scales[found.overlap >= foreground_iou]
+    return np.unique(objects if len(objects) else scales)
 
 
 class FineTuner:
@@ -185,8 +129,8 @@ class FineTuner:
         if len(maps.scaled) == 1:
             return found
         scales = self.head.scale_of(maps, found.boxes)
-        objects = scales[found.overlap >= self.config.foreground_iou]
-        return found.take(scales == rng.choice(np.unique(objects if len(objects) else scales)))
+        choice = object_scales(scales, found, self.config.foreground_iou)
+        return found.take(scales == rng.choice(choice))
 
     def run_step(self, n_images: int, load: LoadImage) -> Losses:
         """Takes one step on the images that `images_of_step` names and `load` gives.
@@ -201,9 +145,9 @@ class FineTuner:
         self.head.train()
         regions = []
         for image in images_of_step(config, n_images, self.step, self.seed):
-            maps, found = load(image)
+            maps, found, altered = load(image)
             batch = self._sample(self._of_one_scale(maps, found, rng), rng)
-            flip = bool(rng.random() < config.flip)
+            flip = bool(rng.random() < config.flip) and not altered
             regions.append((maps, _mirrored(batch) if flip else batch, batch.boxes, flip))
         losses = self._descend(regions)
         for group in self.optimizer.param_groups:

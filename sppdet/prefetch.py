@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+import torch
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -16,7 +18,8 @@ AHEAD = 4
 def ahead(items: Iterable[T], load: Callable[[T], R]) -> Iterator[tuple[T, R]]:
     """Each item with what `load` gives for it, loaded a few items ahead on another thread."""
     waiting: list[tuple[T, Future[R]]] = []
-    with ThreadPoolExecutor(1) as pool:
+    # Where `load` computes, one thread: the others are the caller's.
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for item in items:
             waiting.append((item, pool.submit(load, item)))
             if len(waiting) > AHEAD:

@@ -39,6 +39,7 @@ SETTINGS = (
     "proposals.max_proposals=150",
     "finetune.steps=14",
     "finetune.save_every=5",
+    "finetune.altered=0.5",
     "svm.proposals=100",
     "compression.fc6_rank=8",
 )

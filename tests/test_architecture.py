@@ -30,7 +30,7 @@ LAYERS = (
         "compression",
         "suppression",
     ),
-    ("projection", "spp", "mining_cache", "svm", "regression", "detection"),
+    ("projection", "spp", "mining_cache", "svm", "regression", "detection", "finetune_config"),
     ("features", "sampling", "mining", "evaluation", "warmup"),
     ("region_pool", "mapstore"),
     ("head",),

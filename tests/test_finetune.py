@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,14 +18,8 @@ from torch import Tensor
 
 from sppdet.errors import ConfigError, SppdetError, TrainingError
 from sppdet.features import FeatureMaps, ScaledMap
-from sppdet.finetune import (
-    FineTuneConfig,
-    FineTuner,
-    LoadImage,
-    _mirrored,
-    images_of_step,
-    learning_rate,
-)
+from sppdet.finetune import FineTuner, Losses, Seen, _mirrored
+from sppdet.finetune_config import FineTuneConfig, images_of_step, learning_rate
 from sppdet.head import HeadConfig, RegionHead
 from sppdet.sampling import Candidates, candidates
 from sppdet.types import Sample
@@ -78,8 +73,15 @@ def tuner_of(config: FineTuneConfig = CONFIG, *, seed: int = 0, head_seed: int =
     return FineTuner(new_head(head_seed), config, seed)
 
 
-def run(tuner: FineTuner, steps: int, source: LoadImage = load) -> list[float]:
-    return [tuner.run_step(N_IMAGES, source).total for _ in range(steps)]
+Source = Callable[[int], tuple[FeatureMaps, Candidates]]
+
+
+def take_step(tuner: FineTuner, source: Source = load, images: int = N_IMAGES) -> Losses:
+    return tuner.run_step(images, lambda index: Seen(*source(index)))
+
+
+def run(tuner: FineTuner, steps: int, source: Source = load) -> list[float]:
+    return [take_step(tuner, source).total for _ in range(steps)]
 
 
 def kept(tuner: FineTuner) -> dict[str, Tensor]:
@@ -148,7 +150,7 @@ def test_a_tiny_run_learns_its_images_by_heart() -> None:
     config = FineTuneConfig(steps=steps, regions=32, learning_rate=0.01, warmup=0.05)
     tuner = FineTuner(new_head(config=replace(SMALL, dropout=0.0)), config, 0)
     tuner.measure_inputs(load(index) for index in range(N_IMAGES))
-    losses = [tuner.run_step(N_IMAGES, load) for _ in range(steps)]
+    losses = [take_step(tuner) for _ in range(steps)]
     first, last = losses[:8], losses[-8:]
     assert np.mean([one.total for one in last]) < 0.3 * np.mean([one.total for one in first])
     assert np.mean([one.box for one in last]) < np.mean([one.box for one in first])
@@ -161,7 +163,7 @@ def test_a_tiny_run_learns_its_images_by_heart() -> None:
 def test_without_box_loss_only_classification_counts() -> None:
     tuner = tuner_of(FineTuneConfig(steps=4, regions=16, box_loss=0.0))
     before = tuner.head.offset.bias.clone()
-    losses = tuner.run_step(N_IMAGES, load)
+    losses = take_step(tuner)
     assert losses.total == pytest.approx(losses.classification)
     assert torch.equal(tuner.head.offset.bias, before)
 
@@ -212,7 +214,7 @@ def test_the_upper_stages_resume_in_the_same_bits_too() -> None:
 def test_images_on_threads_give_the_gradients_of_one_backward_pass() -> None:
     tuner = upper_tuner()
     before = copy.deepcopy(tuner.head)
-    tuner.run_step(N_IMAGES, load_cut)
+    take_step(tuner, load_cut)
     found = {name: p.grad for name, p in tuner.head.named_parameters()}
     # The same step, its loss taken through one graph.
     rng = np.random.default_rng([0, 2, 0])
@@ -290,7 +292,7 @@ def test_a_diverging_run_stops_with_the_last_good_weights() -> None:
         nonlocal before
         for _ in range(20):
             before = kept(tuner)
-            tuner.run_step(N_IMAGES, load)
+            take_step(tuner)
 
     with pytest.raises(TrainingError, match=r"not finite at step \d+.*learning_rate"):
         run_until_it_diverges()
@@ -308,7 +310,7 @@ def test_maps_beyond_float_range_stop_the_run() -> None:
     tuner = tuner_of()
     before = kept(tuner)
     with pytest.raises(SppdetError, match="learning"):
-        tuner.run_step(N_IMAGES, huge)
+        take_step(tuner, huge)
     assert equal(tuner.state(), before)
 
 
@@ -318,7 +320,7 @@ def test_images_without_objects_are_learned_from() -> None:
         nothing = Sample("", Path(), SIZE, SIZE, *(np.zeros(0),) * 3)  # type: ignore[arg-type]
         return maps, candidates(nothing, random_boxes(50, SIZE, SIZE, index))
 
-    losses = tuner_of().run_step(N_IMAGES, empty)
+    losses = take_step(tuner_of(), empty)
     assert losses.box == 0
     assert losses.classification > 0
 
@@ -360,7 +362,7 @@ def test_flat_inputs_are_not_blown_up() -> None:
     flat = FeatureMaps((ScaledMap(torch.ones_like(scaled.map), 0.5, 0.5),), SIZE, SIZE)
     tuner.measure_inputs([(flat, found)])
     assert torch.isfinite(tuner.input_scale).all()
-    losses = tuner.run_step(N_IMAGES, lambda _: (flat, found))
+    losses = take_step(tuner, lambda _: (flat, found))
     assert math.isfinite(losses.total)
 
 
@@ -390,8 +392,8 @@ def test_a_mirrored_region_has_the_mirrored_target() -> None:
     flipped = tuner_of(FineTuneConfig(steps=3, regions=32, flip=1.0))
     mirrored = tuner_of(FineTuneConfig(steps=3, regions=32, flip=0.0))
     for _ in range(3):
-        here = flipped.run_step(1, lambda _: found(False))
-        there = mirrored.run_step(1, lambda _: found(True))
+        here = take_step(flipped, lambda _: found(False), 1)
+        there = take_step(mirrored, lambda _: found(True), 1)
         assert here.box > 0
         assert here == pytest.approx(there, rel=1e-3)
 
@@ -410,6 +412,12 @@ def test_a_mirrored_region_has_the_mirrored_target() -> None:
         {"foreground": 1.5},
         {"flip": -0.1},
         {"flip": 1.1},
+        {"altered": -0.1},
+        {"altered": 1.1},
+        {"zoom": 0.9},
+        {"zoom": math.inf},
+        {"recolour": -0.1},
+        {"recolour": 1.0},
         {"warmup": -0.1},
         {"warmup": 1.1},
         {"learning_rate": 0.0},

@@ -36,8 +36,11 @@ class TrainingData:
 
     def load(self, index: int) -> tuple[FeatureMaps, Candidates]:
         """An image's conv maps and candidate regions."""
-        found = candidates(self.dataset.samples[index], self.proposals[index])
-        return self.maps.load(self.digests[index]), found
+        return self.maps.load(self.digests[index]), self.candidates(index)
+
+    def candidates(self, index: int) -> Candidates:
+        """An image's candidate regions: its objects, then its proposals."""
+        return candidates(self.dataset.samples[index], self.proposals[index])
 
     def key(self) -> str:
         """Digest of images, annotations and proposals."""

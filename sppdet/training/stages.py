@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,11 +14,13 @@ from sppdet.detector import RegionFeatures
 from sppdet.errors import TrainingError
 from sppdet.features import FeatureExtractor
 from sppdet.files import config_digest, sha256
-from sppdet.finetune import FineTuner, images_of_step
+from sppdet.finetune import FineTuner
+from sppdet.finetune_config import images_of_step
 from sppdet.head import RegionHead
 from sppdet.prefetch import ahead
 from sppdet.progress import Progress
 from sppdet.regression import BoxRegressors, RidgeCollector
+from sppdet.training.altered import View, seen_image
 from sppdet.training.data import TrainingData
 from sppdet.training.statistics import (
     map_statistics,
@@ -48,9 +51,9 @@ def fine_tuned_head(
         head.load_state_dict(done)
         return head
     tuner = FineTuner(head, config.finetune, config.seed)
-    partial = store.load("finetune", key, partial=True)
-    if partial is not None:
-        tuner.load_state(partial)
+    begun = store.load("finetune", key, partial=True)
+    if begun is not None:
+        tuner.load_state(begun)
         progress.say(f"fine-tuning: going on from step {tuner.step}")
     else:
         head.set_statistics(*map_statistics(head, data))
@@ -66,11 +69,11 @@ def _run_steps(
 ) -> None:
     settings, count = tuner.config, len(data.dataset)
     wanted = (
-        image
+        View(step * settings.images + slot, image)
         for step in range(tuner.step, settings.steps)
-        for image in images_of_step(settings, count, step, tuner.seed)
+        for slot, image in enumerate(images_of_step(settings, count, step, tuner.seed))
     )
-    loaded = ahead(wanted, data.load)
+    loaded = ahead(wanted, partial(seen_image, data, settings, tuner.seed))
     losses = []
     with progress.task("fine-tuning", settings.steps) as advance:
         advance(tuner.step)
