@@ -34,12 +34,12 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A shipped model under other settings.
+    """A shipped model, or several as one, under other settings.
 
     Attributes:
         name: what it is called.
-        base: the name of the model.
-        path: the settings, as a file of differences to the model's.
+        base: the name of the model, or several with `+` between.
+        path: the settings, as a file of differences to the (first) model's.
     """
 
     name: str
@@ -108,8 +108,9 @@ def training_sets(source: str) -> list[str]:
 
     Reads headers only; raises ModelFormatError as `resolve_model` does.
     """
-    presets = {one.name: one.base for one in list_presets()}
-    paths = [resolve_model(presets.get(name, name)) for name in members(source)]
+    bases = {one.name: one.base for one in list_presets()}
+    named = [part for name in members(source) for part in members(bases.get(name, name))]
+    paths = [resolve_model(name) for name in named]
     found = [read_header(path).provenance.get("dataset") for path in paths]
     return [name for name in found if isinstance(name, str)]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sppdet import modelnames
 from sppdet.boxes import iou_matrix
 from sppdet.config import load_config
 from sppdet.detector import Detector
@@ -103,6 +104,23 @@ def test_names_with_a_plus_are_combined(tmp_path: Path) -> None:
     image = picture()
     expected = Detector.load(paths[0]).combined(Detector.load(second))
     assert rows(both.detect(image)) == rows(expected.detect(image))
+
+
+def test_a_preset_may_be_of_several_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modelnames, "SHIPPED", tmp_path)
+    for seed, name in enumerate(("first", "second")):
+        made = make_detector(*KEEP, seed=seed)
+        made.save(
+            tmp_path / f"{name}.safetensors", description="", provenance={"dataset": f"{name} set"}
+        )
+    (tmp_path / "both.first+second.toml").write_text("[detection]\nscore_threshold = -0.5\n")
+    both = Detector.load("both")
+    assert both.config.detection.score_threshold == -0.5
+    image = picture()
+    members = Detector.load("first").combined(Detector.load("second"))
+    assert rows(both.detect(image)) == rows(members.with_settings(both.config).detect(image))
+    assert modelnames.training_sets("both") == ["first set", "second set"]
+    assert modelnames.training_sets("both+first") == ["first set", "second set", "first set"]
 
 
 def test_members_must_fit_together() -> None:
