@@ -1,6 +1,6 @@
 """Image classification on Pascal VOC2007 as the paper's table 6: SVMs on whole-image features.
 
-Rows: a crop of 224 pixels, the full image at a short side of 224 and of 392, several sizes
+Rows: a crop of 224 pixels, the full image at a short side of 224, 392 and 448, several sizes
 averaged; and with the best of four windows of the maps added. Trains on one split, C chosen on a
 part of it, and evaluates on another. Features are kept in the run's folder: an interrupted run goes
 on where it stopped. Prints a markdown table and writes it, with figures a class, to
@@ -43,8 +43,10 @@ ROWS: tuple[tuple[str, tuple[int, ...], int, int], ...] = (
     ("crop 224", (256,), 224, 0),
     ("full, 224", (224,), 0, 0),
     ("full, 392", (392,), 0, 0),
+    ("full, 448", (448,), 0, 0),
     ("full, 224 + 300 + 392", (224, 300, 392), 0, 0),
     ("full, 392, and the best of 2 x 2 windows", (392,), 0, 2),
+    ("full, 448, and the best of 2 x 2 windows", (448,), 0, 2),
     ("full, 224 + 300 + 392, and the best of 2 x 2 windows", (224, 300, 392), 0, 2),
 )
 

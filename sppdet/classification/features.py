@@ -51,7 +51,7 @@ class RepresentationConfig:
     # How a bin is pooled; both give both.
     modes: tuple[Mode, ...] = ("mean",)
     # Short sides in pixels that the image is resized to; the features of several are averaged.
-    scales: tuple[int, ...] = (392,)
+    scales: tuple[int, ...] = (448,)
     # Side in pixels of the square cut out of the middle of the resized image; 0 for all of it.
     crop: int = 0
     # Also average the features of the mirror image.
