@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-import torch
-
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -15,11 +13,15 @@ R = TypeVar("R")
 AHEAD = 4
 
 
-def ahead(items: Iterable[T], load: Callable[[T], R]) -> Iterator[tuple[T, R]]:
-    """Each item with what `load` gives for it, loaded a few items ahead on another thread."""
+def ahead(
+    items: Iterable[T], load: Callable[[T], R], begin: Callable[[], object] | None = None
+) -> Iterator[tuple[T, R]]:
+    """Each item with what `load` gives for it, loaded a few items ahead on another thread.
+
+    `begin`, if given, is called first on that thread.
+    """
     waiting: list[tuple[T, Future[R]]] = []
-    # Where `load` computes, one thread: the others are the caller's.
-    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(1, initializer=begin) as pool:
         for item in items:
             waiting.append((item, pool.submit(load, item)))
             if len(waiting) > AHEAD:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -65,3 +68,24 @@ def test_stopping_early_leaves_no_thread_behind() -> None:
     assert threading.active_count() == before + 1
     stream.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+def test_the_loading_thread_begins_with_what_it_is_told() -> None:
+    begun: list[int] = []
+    stream = ahead(
+        range(5), lambda _: threading.get_ident(), lambda: begun.append(threading.get_ident())
+    )
+    assert {thread for _, thread in stream} == set(begun)
+    assert len(begun) == 1
+
+
+def test_reading_ahead_leaves_torchs_threads_alone() -> None:
+    code = (
+        "from sppdet.prefetch import ahead; import torch; list(ahead(range(3), abs));"
+        "print(torch.get_num_threads())"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["2"]

@@ -73,7 +73,11 @@ def _run_steps(
         for step in range(tuner.step, settings.steps)
         for slot, image in enumerate(images_of_step(settings, count, step, tuner.seed))
     )
-    loaded = ahead(wanted, partial(seen_image, data, settings, tuner.seed))
+    # Maps of altered images are computed on one thread beside the step's. A thread that torch has
+    # not met yet would take that number for its own: this one asks for its number before.
+    torch.get_num_threads()
+    one_thread = partial(torch.set_num_threads, 1)
+    loaded = ahead(wanted, partial(seen_image, data, settings, tuner.seed), one_thread)
     losses = []
     with progress.task("fine-tuning", settings.steps) as advance:
         advance(tuner.step)
