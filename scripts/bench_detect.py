@@ -32,15 +32,18 @@ from torchvision.models.detection import (
     fasterrcnn_resnet50_fpn,
 )
 
+from sppdet.boxes import flip_horizontal
 from sppdet.cli.common import use_threads
 from sppdet.datasets import load_voc
-from sppdet.detector import Detector, RegionFeatures
+from sppdet.detector import Detector
 from sppdet.errors import SppdetError
+from sppdet.features import FeatureMaps
 from sppdet.files import atomic_write_json
 from sppdet.images import read_sample
 from sppdet.progress import Progress, duration, terminal_progress
 from sppdet.rcnn import RcnnDetector
-from sppdet.types import ImageArray
+from sppdet.region_features import RegionFeatures
+from sppdet.types import FloatArray, ImageArray
 from sppdet.warmup import warm_up
 
 STAGES = (
@@ -105,12 +108,28 @@ def stage_seconds(detector: Detector, image: ImageArray) -> dict[str, float]:
     def lap(stage: str) -> None:
         nonlocal last
         now = time.perf_counter()
-        found[stage], last = now - last, now
+        found[stage] = found.get(stage, 0.0) + now - last
+        last = now
 
     boxes = detector.propose(image)
     lap("proposals")
-    maps = detector.extractor(image)
+    maps = detector.look(image)
     lap("resize, conv")
+    features = [_layer_by_layer(detector, maps, boxes, lap)]
+    if maps.mirrored is not None:
+        flipped = flip_horizontal(boxes, maps.width)
+        features.append(_layer_by_layer(detector, maps.mirrored, flipped, lap))
+    detector.detect_features(*features)
+    lap("NMS, boxes")
+    # Detecting scored the regions once more.
+    found["NMS, boxes"] = max(0.0, found["NMS, boxes"] - found["SVMs"])
+    return found
+
+
+def _layer_by_layer(
+    detector: Detector, maps: FeatureMaps, boxes: FloatArray, lap: Callable[[str], None]
+) -> RegionFeatures:
+    """The features of the regions, all layers that are read computed; `lap` is told of each."""
     joined = detector.head.join(maps)
     with torch.inference_mode():
         for scale in range(len(maps.scaled)):
@@ -127,11 +146,7 @@ def stage_seconds(detector: Detector, image: ImageArray) -> dict[str, float]:
             lap(stage)
     detector.svms.scores(features.layer(detector.config.svm.layer))
     lap("SVMs")
-    detector.detect_features(features)
-    lap("NMS, boxes")
-    # Detecting scored the regions once more.
-    found["NMS, boxes"] = max(0.0, found["NMS, boxes"] - found["SVMs"])
-    return found
+    return features
 
 
 def torchvision_run(name: str) -> Run:

@@ -127,7 +127,7 @@ def grow_proposals(
 
                 def run(image: ImageArray = image, chosen: FloatArray = chosen) -> object:
                     detector.propose(image)
-                    return detector.detect_regions(detector.extractor(image), chosen)
+                    return detector.detect_regions(detector.look(image), chosen)
 
                 seconds.append(timed(run))
             rows.append({"proposals": count, "seconds": statistics.median(seconds)})

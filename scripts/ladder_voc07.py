@@ -16,12 +16,13 @@ from pathlib import Path
 
 from sppdet.config import Config, load_config
 from sppdet.detection import DetectionConfig
-from sppdet.detector import Detector, RegionFeatures
+from sppdet.detector import Detector
 from sppdet.errors import SppdetError
 from sppdet.evaluation.voc import VocResult, evaluate_voc
 from sppdet.features import FeatureExtractor
 from sppdet.files import atomic_write_json
 from sppdet.progress import Progress, terminal_progress
+from sppdet.region_features import RegionFeatures
 from sppdet.training import train
 from sppdet.training.run import prepare
 from sppdet.types import Dataset, Detections

@@ -105,7 +105,7 @@ def _found(mode: str, detector: Detector, image: ImageArray, boxes: FloatArray) 
     if mode == "rcnn":
         found = RcnnDetector(detector).detect_regions(image, boxes)
     else:
-        found = detector.detect_regions(detector.extractor(image), boxes)
+        found = detector.detect_regions(detector.look(image), boxes)
     return {
         "seconds": time.perf_counter() - start,
         "boxes": found.boxes.tolist(),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from sppdet.detector import Detector
 from sppdet.features import FeatureMaps
 from sppdet.files import sha256
-from sppdet.images import read_image, read_sample
+from sppdet.images import mirrored, read_image, read_sample
 from sppdet.mapstore import MapStore
 from sppdet.progress import Progress
 from sppdet.proposals import propose_all
-from sppdet.types import Dataset, Detections, Sample
+from sppdet.types import Dataset, Detections, ImageArray, Sample
 
 
 def detect_dataset(
@@ -36,15 +38,27 @@ def detect_dataset(
     out: dict[str, Detections] = {}
     with progress.task("detecting", len(dataset)) as advance:
         for sample, boxes in zip(dataset, found, strict=True):
-            out[sample.image_id] = detector.detect_regions(_maps(detector, sample, maps), boxes)
+            seen = (
+                detector.look(read_sample(sample))
+                if maps is None
+                else _kept(detector, sample, maps)
+            )
+            out[sample.image_id] = detector.detect_regions(seen, boxes)
             advance(1)
     return out
 
 
-def _maps(detector: Detector, sample: Sample, store: MapStore | None) -> FeatureMaps:
-    if store is None:
-        return detector.extractor(read_sample(sample))
+def _kept(detector: Detector, sample: Sample, store: MapStore) -> FeatureMaps:
+    """What `Detector.look` gives, from the store or put there; a mirror image is one of its own."""
     digest = sha256(sample.path.read_bytes())
+    found = _from_store(store, digest, lambda: read_sample(sample))
+    if not detector.config.detection.mirror:
+        return found
+    other = _from_store(store, sha256(digest, "mirrored"), lambda: mirrored(read_sample(sample)))
+    return replace(found, mirrored=other)
+
+
+def _from_store(store: MapStore, digest: str, read: Callable[[], ImageArray]) -> FeatureMaps:
     if not store.has(digest):
-        store.compute(digest, read_sample(sample))
+        store.compute(digest, read())
     return store.load(digest)

@@ -5,25 +5,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from sppdet.boxes import decode
+from sppdet.boxes import flip_horizontal
 from sppdet.config import Config, differences, from_dict, load_config, to_dict
 from sppdet.detection import DetectionConfig, Found, Refine, candidates, select
 from sppdet.errors import ConfigError, ModelFormatError, SppdetError
 from sppdet.features import FeatureExtractor, FeatureMaps
-from sppdet.finetune import OFFSET_SCALE
 from sppdet.head import RegionHead
-from sppdet.images import as_image
+from sppdet.images import as_image, mirrored
 from sppdet.modelfile import ModelHeader, load_model, save_model
 from sppdet.modelnames import find_preset, members, resolve_model
 from sppdet.proposals import Proposer, make_proposer
-from sppdet.region_pool import JoinedMaps
+from sppdet.region_features import RegionFeatures
 from sppdet.regression import BoxRegressors
 from sppdet.svm import LinearSvms
 from sppdet.types import Detections, FloatArray, ImageArray, IntArray
@@ -31,71 +28,6 @@ from sppdet.types import Detections, FloatArray, ImageArray, IntArray
 DEFAULT_MODEL = "default"
 # Settings that a trained model can be used with in any value; the others are part of it.
 FREE_SETTINGS = ("proposals.", "detection.", "features.scales")
-
-
-class RegionFeatures:
-    """The features of an image's regions, each layer computed when it is first asked for.
-
-    One row a box, independent of the other boxes; raw, not scaled to the SVMs' norm.
-    """
-
-    def __init__(self, head: RegionHead, maps: FeatureMaps | JoinedMaps, boxes: FloatArray) -> None:
-        self.boxes = boxes
-        self._head, self._maps = head.eval(), head.join(maps)
-        self.size = (self._maps.maps.width, self._maps.maps.height)
-
-    @cached_property
-    def pool(self) -> FloatArray:
-        """`float32 (N, dim)`: the spatial pyramid's bins."""
-        with torch.inference_mode():
-            return np.asarray(self._head.pool(self._maps, self.boxes).numpy())
-
-    def _fc6(self) -> Tensor:
-        if "pool" in self.__dict__:
-            return self._head.run_fc6(torch.from_numpy(self.pool))
-        return self._head.pool_fc6(self._maps, self.boxes)
-
-    def rows(self, name: str, regions: IntArray) -> FloatArray:
-        """Some regions' features of a layer; `pool` is computed for those alone."""
-        if name != "pool" or "pool" in self.__dict__:
-            return self.layer(name)[regions]
-        chosen, back = np.unique(regions, return_inverse=True)
-        with torch.inference_mode():
-            return np.asarray(self._head.pool(self._maps, self.boxes[chosen]).numpy()[back])
-
-    @cached_property
-    def fc6(self) -> FloatArray:
-        """`float32 (N, fc6)`, after ReLU."""
-        with torch.inference_mode():
-            return np.asarray(self._fc6().numpy())
-
-    @cached_property
-    def fc7(self) -> FloatArray:
-        """`float32 (N, fc7)`, after ReLU."""
-        with torch.inference_mode():
-            return np.asarray(self._head.run_fc7(torch.from_numpy(self.fc6)).numpy())
-
-    @cached_property
-    def log_probabilities(self) -> FloatArray:
-        """`float32 (N, K)`: logarithms of the fine-tuned softmax's probabilities of the classes."""
-        with torch.inference_mode():
-            logits = self._head.classify(torch.from_numpy(self.fc7))
-            return np.asarray(torch.log_softmax(logits, dim=1)[:, 1:].numpy())
-
-    def learned_boxes(self, regions: IntArray, labels: IntArray) -> FloatArray:
-        """`float32 (M, 4)`: some of the boxes, moved as fine-tuning learned for their classes."""
-        # A region is asked for once for each class that it may be of.
-        chosen, back = np.unique(regions, return_inverse=True)
-        with torch.inference_mode():
-            offsets = self._head.offset(torch.from_numpy(self.fc7[chosen])).numpy()
-        own = offsets.reshape(len(chosen), -1, 4)[back, labels]
-        return decode(own * np.array(OFFSET_SCALE, np.float32), self.boxes[regions])
-
-    def layer(self, name: str) -> FloatArray:
-        """The features of the layer `pool`, `fc6` or `fc7`."""
-        if name == "pool":
-            return self.pool
-        return self.fc6 if name == "fc6" else self.fc7
 
 
 class Detector:
@@ -257,34 +189,63 @@ class Detector:
         be read or an array is of another type or shape.
         """
         pixels = as_image(image)
-        maps = self.extractor(pixels)
-        return self.detect_regions(maps, self.propose(pixels))
+        return self.detect_regions(self.look(pixels), self.propose(pixels))
+
+    def look(self, image: ImageArray) -> FeatureMaps:
+        """The maps of an RGB image `uint8 (H, W, 3)`, and of its mirror image if the rules ask."""
+        maps = self.extractor(image)
+        if not self.config.detection.mirror:
+            return maps
+        return replace(maps, mirrored=self.extractor(mirrored(image)))
 
     def detect_regions(self, maps: FeatureMaps, boxes: FloatArray) -> Detections:
-        """The objects among given regions `(N, 4)` of an image whose maps are known."""
-        found = [
-            one.found(RegionFeatures(one.head, maps, boxes), self.config.detection)
-            for one in (self, *self.partners)
-        ]
-        return select(found, self.classes, self.config.detection)
+        """The objects among given regions `(N, 4)` of an image whose maps, of `look`, are known.
+
+        Maps of the extractor alone will do: the mirror image then has no say.
+        """
+        rules, found = self.config.detection, []
+        for one in (self, *self.partners):
+            features, mirror = RegionFeatures(one.head, maps, boxes), None
+            if maps.mirrored is not None:
+                flipped = flip_horizontal(boxes, maps.width)
+                mirror = RegionFeatures(one.head, maps.mirrored, flipped)
+            found.append(one.found(rules, features, mirror))
+        return select(found, self.classes, rules)
 
     def detect_features(
-        self, features: RegionFeatures, *, rules: DetectionConfig | None = None
+        self,
+        features: RegionFeatures,
+        mirror: RegionFeatures | None = None,
+        *,
+        rules: DetectionConfig | None = None,
     ) -> Detections:
         """What this model finds, without its partners, among regions whose features are known.
 
-        `rules` replace the config's.
+        `mirror` has the same regions, in the same order, as the mirror image shows them; `rules`
+        replace the config's.
         """
         rules = rules or self.config.detection
-        return select([self.found(features, rules)], self.classes, rules)
+        return select([self.found(rules, features, mirror)], self.classes, rules)
 
-    def found(self, features: RegionFeatures, rules: DetectionConfig) -> Found:
+    def found(
+        self, rules: DetectionConfig, features: RegionFeatures, mirror: RegionFeatures | None = None
+    ) -> Found:
         """The regions that may be objects, scored and moved: detections but for (soft-)NMS."""
+        scores = self._scores(features, rules)
+        refine = self._refiner(features, rules) if rules.box_regression else None
+        if mirror is not None:
+            scores = np.float32(0.5) * (scores + self._scores(mirror, rules))
+            other = self._refiner(mirror, rules) if rules.box_regression else None
+            if refine is not None and other is not None:
+                refine = _both_ways(refine, other, features.size[0])
+        return candidates(features.boxes, scores, features.size, rules, refine)
+
+    def _scores(self, features: RegionFeatures, rules: DetectionConfig) -> FloatArray:
+        """`float32 (N, K)`: what the SVMs, and in part the softmax, say of the regions."""
         scores = self.svms.scores(features.layer(self.config.svm.layer))
         if rules.softmax_weight:
             scores += np.float32(rules.softmax_weight) * features.log_probabilities
-        known = self._refiner(features, rules) if rules.box_regression else None
-        return candidates(features.boxes, scores, features.size, rules, known)
+        return scores
 
     def _refiner(self, features: RegionFeatures, rules: DetectionConfig) -> Refine | None:
         """What moves boxes: the regressors that `rules` ask for, as far as they were trained."""
@@ -310,6 +271,16 @@ class Detector:
                 yield path, self.detect(path)
             except SppdetError as error:
                 yield path, error
+
+
+def _both_ways(refine: Refine, mirror: Refine, width: int) -> Refine:
+    """The means of the boxes of an image `width` pixels wide and of those of its mirror image."""
+
+    def mean(regions: IntArray, labels: IntArray) -> FloatArray:
+        back = flip_horizontal(mirror(regions, labels), width)
+        return ((refine(regions, labels) + back) / 2).astype(np.float32)
+
+    return mean
 
 
 def _part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -71,17 +71,19 @@ class FeatureMaps:
     Attributes:
         scaled: in the order of `FeatureConfig.scales`.
         width, height: of the image in pixels.
+        mirrored: the maps of the mirror image, where detection looks at it too.
     """
 
     scaled: tuple[ScaledMap, ...]
     width: int
     height: int
+    mirrored: FeatureMaps | None = None
 
     def to(self, dtype: torch.dtype) -> FeatureMaps:
         """The same maps with values of another type."""
-        return replace(
-            self, scaled=tuple(replace(one, map=one.map.to(dtype)) for one in self.scaled)
-        )
+        scaled = tuple(replace(one, map=one.map.to(dtype)) for one in self.scaled)
+        mirrored = None if self.mirrored is None else self.mirrored.to(dtype)
+        return replace(self, scaled=scaled, mirrored=mirrored)
 
 
 class FeatureExtractor:

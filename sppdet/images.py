@@ -84,6 +84,11 @@ def as_image(image: str | Path | ImageArray) -> ImageArray:
     return image
 
 
+def mirrored(image: ImageArray) -> ImageArray:
+    """The image `uint8 (H, W, 3)` with left and right exchanged."""
+    return np.ascontiguousarray(image[:, ::-1])
+
+
 def image_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """`(width, height)` in pixels of what `read_image` returns; raises ImageError as it does.
 

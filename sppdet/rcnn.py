@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from sppdet.backbones import Backbone
-from sppdet.detector import Detector, RegionFeatures
+from sppdet.detector import Detector
 from sppdet.errors import ConfigError
 from sppdet.features import FeatureMaps, ScaledMap
 from sppdet.head import RegionHead
 from sppdet.images import as_image
 from sppdet.progress import NullProgress, Progress
+from sppdet.region_features import RegionFeatures
 from sppdet.types import Detections, FloatArray, ImageArray
 
 # Side in pixels of the square that a region is warped to, and how many of them on each side show

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from sppdet.config import load_config
-from sppdet.detector import Detector, RegionFeatures
+from sppdet.detector import Detector
 from sppdet.features import FeatureExtractor
 from sppdet.head import RegionHead
+from sppdet.region_features import RegionFeatures
 from sppdet.regression import BoxRegressors
 from sppdet.svm import LinearSvms
 from sppdet.types import ImageArray

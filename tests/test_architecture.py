@@ -35,7 +35,7 @@ LAYERS = (
     ("region_pool", "mapstore"),
     ("head",),
     ("finetune",),
-    ("config",),
+    ("config", "region_features"),
     ("detector",),
     ("batch", "training", "rcnn", "classification"),
     ("cli",),

@@ -11,10 +11,11 @@ import torch
 
 from sppdet.batch import detect_dataset
 from sppdet.datasets import load_voc, make_synthetic_voc
-from sppdet.detector import Detector, RegionFeatures
+from sppdet.detector import Detector
 from sppdet.errors import ImageError
 from sppdet.images import read_image
 from sppdet.progress import NullProgress
+from sppdet.region_features import RegionFeatures
 from sppdet.types import Dataset, Detections
 from tests.made_detector import CLASSES, make_detector
 

@@ -15,10 +15,11 @@ from PIL import Image
 from sppdet.boxes import iou_matrix
 from sppdet.compression import Responses
 from sppdet.config import load_config
-from sppdet.detector import Detector, RegionFeatures
+from sppdet.detector import Detector
 from sppdet.errors import ConfigError, ImageError, ModelFormatError, SppdetError
 from sppdet.modelfile import ModelHeader, load_model, save_model
 from sppdet.modelnames import find_preset, list_presets
+from sppdet.region_features import RegionFeatures
 from sppdet.regression import BoxRegressors
 from sppdet.svm import LinearSvms
 from sppdet.types import Detections, ImageArray

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sppdet.boxes import iou_matrix
-from sppdet.detector import Detector, RegionFeatures
+from sppdet.detector import Detector
 from sppdet.errors import ImageError
 from sppdet.progress import Advance
 from sppdet.rcnn import PADDING, SIDE, RcnnDetector, warp_region
+from sppdet.region_features import RegionFeatures
 from sppdet.types import FloatArray, ImageArray
 from tests.made_detector import CLASSES, UNTRAINED, make_detector, picture
 from tests.region_cases import random_boxes

@@ -17,7 +17,7 @@ from sppdet.boxes import flip_horizontal
 from sppdet.features import FeatureMaps, ScaledMap
 from sppdet.finetune import Seen, object_scales
 from sppdet.finetune_config import FineTuneConfig
-from sppdet.images import read_sample
+from sppdet.images import mirrored, read_sample
 from sppdet.projection import best_scale
 from sppdet.sampling import Candidates
 from sppdet.training.data import TrainingData
@@ -57,11 +57,11 @@ def _altered(
     choice = object_scales(of_box, found, config.foreground_iou)
     chosen = int(rng.choice(choice)) if len(choice) else 0
     found = found.take(of_box == chosen)
-    mirrored = rng.random() < config.flip
+    flipped = rng.random() < config.flip
     factor = math.exp(rng.uniform(-1, 1) * math.log(config.zoom))
     image = recoloured(image, config.recolour, rng)
-    if mirrored:
-        image, found = np.ascontiguousarray(image[:, ::-1]), _mirrored(found, width)
+    if flipped:
+        image, found = mirrored(image), _mirrored(found, width)
     shown = extractor.at_scale(image, max(1, round(rule.scales[chosen] * factor)))
     # The scales that no region is pooled at: maps without cells hold their places.
     absent = ScaledMap(torch.empty(0, 0, shown.map.shape[2]), 1.0, 1.0)

@@ -10,7 +10,6 @@ import torch
 
 from sppdet.compression import Responses
 from sppdet.config import Config, to_dict
-from sppdet.detector import RegionFeatures
 from sppdet.errors import TrainingError
 from sppdet.features import FeatureExtractor
 from sppdet.files import config_digest, sha256
@@ -19,6 +18,7 @@ from sppdet.finetune_config import images_of_step
 from sppdet.head import RegionHead
 from sppdet.prefetch import ahead
 from sppdet.progress import Progress
+from sppdet.region_features import RegionFeatures
 from sppdet.regression import BoxRegressors, RidgeCollector
 from sppdet.training.altered import View, seen_image
 from sppdet.training.data import TrainingData

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sppdet.detector import RegionFeatures
 from sppdet.features import FeatureMaps
 from sppdet.head import RegionHead
 from sppdet.prefetch import ahead
+from sppdet.region_features import RegionFeatures
 from sppdet.sampling import Candidates
 from sppdet.svm import feature_scale
 from sppdet.training.data import TrainingData

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 
 from sppdet.config import Config, to_dict
-from sppdet.detector import RegionFeatures
 from sppdet.files import config_digest, sha256
 from sppdet.head import RegionHead
 from sppdet.mining import HardNegativeMiner
 from sppdet.prefetch import ahead
 from sppdet.progress import Progress
+from sppdet.region_features import RegionFeatures
 from sppdet.svm import LinearSvms, SvmConfig
 from sppdet.training.data import TrainingData, class_overlaps
 from sppdet.training.statistics import norm_scale

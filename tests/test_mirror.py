@@ -1,0 +1,149 @@
+"""Looking at the mirror image too: left and right then mean the same to the detector."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sppdet.batch import detect_dataset
+from sppdet.boxes import flip_horizontal
+from sppdet.config import Config
+from sppdet.datasets import load_voc, make_synthetic_voc
+from sppdet.detector import Detector
+from sppdet.images import mirrored, read_image
+from sppdet.progress import NullProgress
+from sppdet.region_features import RegionFeatures
+from sppdet.types import Detections, FloatArray, ImageArray
+from tests.made_detector import make_detector, picture
+
+# Every region comes back as it is judged, in no order but that of the scores.
+EVERYTHING = (
+    "detection.mirror=true",
+    "detection.score_threshold=-1e9",
+    "detection.max_candidates=100000",
+    "detection.max_per_class=100000",
+    "detection.soft_nms=0",
+    "detection.nms_iou=1",
+    "detection.vote_iou=0",
+)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return make_detector(*EVERYTHING)
+
+
+def plain(detector: Detector) -> Detector:
+    """The same detector, blind to mirror images."""
+    return detector.with_settings(_with_mirror(detector.config, False))
+
+
+def _with_mirror(config: Config, mirror: bool) -> Config:
+    return replace(config, detection=replace(config.detection, mirror=mirror))
+
+
+def regions(seed: int, width: int, height: int) -> FloatArray:
+    """Boxes of whole pixels, whose mirror images are exact."""
+    rng = np.random.default_rng(seed)
+    corners = np.stack([rng.integers(0, side - 10, (40, 2)) for side in (width, height)], axis=2)
+    low, high = corners.min(axis=1), corners.max(axis=1) + 10
+    return np.concatenate([low, high], axis=1).astype(np.float32)
+
+
+def both_ways(detector: Detector, image: ImageArray, boxes: FloatArray) -> list[Detections]:
+    """The detections in the image, and those in its mirror image, mirrored back."""
+    width = image.shape[1]
+    here = detector.detect_regions(detector.look(image), boxes)
+    other = mirrored(image)
+    there = detector.detect_regions(detector.look(other), flip_horizontal(boxes, width))
+    return [here, replace(there, boxes=flip_horizontal(there.boxes, width))]
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 99), width=st.integers(60, 150), height=st.integers(60, 150))
+def test_an_image_and_its_mirror_image_get_the_same(
+    detector: Detector, seed: int, width: int, height: int
+) -> None:
+    image, boxes = picture(width, height, seed), regions(seed, width, height)
+    here, there = both_ways(detector, image, boxes)
+    assert len(here) == len(there) >= len(boxes)
+    np.testing.assert_allclose(np.sort(here.scores), np.sort(there.scores), atol=1e-4)
+    np.testing.assert_allclose(np.sort(here.boxes, axis=0), np.sort(there.boxes, axis=0), atol=1e-2)
+
+
+def test_without_it_they_do_not(detector: Detector) -> None:
+    here, there = both_ways(plain(detector), picture(), regions(0, 120, 90))
+    assert np.abs(np.sort(here.scores) - np.sort(there.scores)).max() > 0.05
+
+
+@pytest.mark.parametrize("regressors", ["both", "ridge", "learned"])
+def test_scores_and_boxes_are_means_of_both(detector: Detector, regressors: str) -> None:
+    image, boxes = picture(seed=4), regions(4, 120, 90)
+    rules = replace(detector.config.detection, regressors=regressors)
+    maps = detector.look(image)
+    assert maps.mirrored is not None
+    here = RegionFeatures(detector.head, maps, boxes)
+    there = RegionFeatures(detector.head, maps.mirrored, flip_horizontal(boxes, 120))
+    one, other = detector.found(rules, here), detector.found(rules, there)
+    both = detector.found(rules, here, there)
+    # Nothing is below the threshold, so the three know the same regions in the same order.
+    assert np.array_equal(one.labels, both.labels)
+    np.testing.assert_allclose(both.scores, (one.scores + other.scores) / 2, atol=1e-5)
+    back = flip_horizontal(other.boxes, 120)
+    inside = (np.minimum(one.boxes, back) > 0.01).all(axis=1)
+    inside &= (np.maximum(one.boxes, back) < np.array([120, 90, 120, 90]) - 0.01).all(axis=1)
+    assert inside.sum() > 10  # clipped boxes are clipped after the mean, the others' before
+    mean = (one.boxes + back)[inside] / 2
+    np.testing.assert_allclose(both.boxes[inside], mean, atol=1e-3)
+    assert np.abs(one.boxes - back).max() > 0.1
+
+
+def test_boxes_stay_where_regression_is_off(detector: Detector) -> None:
+    still = replace(detector.config.detection, box_regression=False)
+    unmoved = detector.with_settings(replace(detector.config, detection=still))
+    boxes = regions(1, 120, 90)
+    found = unmoved.detect_regions(unmoved.look(picture()), boxes)
+    assert {tuple(box) for box in found.boxes.tolist()} == {tuple(box) for box in boxes.tolist()}
+
+
+def test_a_plain_detector_never_sees_the_mirror_image(detector: Detector) -> None:
+    assert plain(detector).look(picture()).mirrored is None
+    maps = detector.look(picture())
+    assert maps.mirrored is not None
+    halves = maps.to(torch.float16).mirrored
+    assert halves is not None
+    assert halves.scaled[0].map.dtype == torch.float16
+
+
+def test_combined_models_look_both_ways(detector: Detector) -> None:
+    other = make_detector(*EVERYTHING, seed=1)
+    image, boxes = picture(), regions(2, 120, 90)
+    together = detector.combined(other)
+    found = together.detect_regions(together.look(image), boxes)
+    alone = [one.detect_regions(one.look(image), boxes) for one in (detector, other)]
+    expected = np.sort(np.concatenate([one.scores for one in alone]))
+    np.testing.assert_allclose(np.sort(found.scores), expected, atol=1e-5)
+
+
+def test_a_cache_holds_both_ways(detector: Detector, tmp_path: Path) -> None:
+    folder = tmp_path / "shapes"
+    root = make_synthetic_voc(folder, train=2, val=0, test=0, width=120, height=90, seed=3)
+    dataset, cache = load_voc(root, "train"), tmp_path / "cache"
+    quiet = NullProgress()
+    blind = detect_dataset(plain(detector), dataset, cache, quiet)
+    assert len(list((cache / "maps").iterdir())) == 2
+    for _ in range(2):
+        seen = detect_dataset(detector, dataset, cache, quiet)
+        assert len(list((cache / "maps").iterdir())) == 4
+        for sample in dataset:
+            image = read_image(sample.path)
+            maps = detector.look(image).to(torch.float16)
+            expected = detector.detect_regions(maps, detector.propose(image))
+            assert np.array_equal(seen[sample.image_id].scores, expected.scores)
+            assert not np.array_equal(seen[sample.image_id].scores, blind[sample.image_id].scores)
