@@ -66,7 +66,7 @@ TORCHVISION = {
 }
 RCNN = "R-CNN mode"
 # What R-CNN mode is expected to take on two cores, for the estimate before it starts.
-RCNN_SECONDS = 80.0
+RCNN_SECONDS = 25.0
 
 Run = Callable[[ImageArray], object]
 

@@ -32,7 +32,7 @@ class FineTuneConfig:
     # Chance that an image is mirrored: itself where it is altered, else the pooled pyramids.
     flip: float = 0.5
     # Chance that a step sees an image altered, its maps computed anew, and not as they are stored.
-    altered: float = 0.0
+    altered: float = 0.5
     # An altered image is shown at its scale times or divided by up to this,
     zoom: float = 1.25
     # and its brightness, contrast and saturation change by up to this share.
