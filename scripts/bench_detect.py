@@ -35,6 +35,7 @@ from torchvision.models.detection import (
 from sppdet.boxes import flip_horizontal
 from sppdet.cli.common import use_threads
 from sppdet.datasets import load_voc
+from sppdet.detection import select
 from sppdet.detector import Detector
 from sppdet.errors import SppdetError
 from sppdet.features import FeatureMaps
@@ -113,13 +114,18 @@ def stage_seconds(detector: Detector, image: ImageArray) -> dict[str, float]:
 
     boxes = detector.propose(image)
     lap("proposals")
-    maps = detector.look(image)
+    seen = dict(zip(detector.extractors, detector.look(image), strict=True))
     lap("resize, conv")
-    features = [_layer_by_layer(detector, maps, boxes, lap)]
-    if maps.mirrored is not None:
-        flipped = flip_horizontal(boxes, maps.width)
-        features.append(_layer_by_layer(detector, maps.mirrored, flipped, lap))
-    detector.detect_features(*features)
+    rules, judged = detector.config.detection, []
+    for one in (detector, *detector.partners):
+        maps = seen[one.extractor]
+        features = [_layer_by_layer(one, maps, boxes, lap)]
+        if maps.mirrored is not None:
+            flipped = flip_horizontal(boxes, maps.width)
+            features.append(_layer_by_layer(one, maps.mirrored, flipped, lap))
+        judged.append(one.found(rules, *features))
+        lap("NMS, boxes")
+    select(judged, detector.classes, rules)
     lap("NMS, boxes")
     # Detecting scored the regions once more.
     found["NMS, boxes"] = max(0.0, found["NMS, boxes"] - found["SVMs"])

@@ -32,7 +32,9 @@ def detect_dataset(
     part of a data set would be wrong.
     """
     cache = None if cache_dir is None else cache_dir / "proposals"
-    maps = None if cache_dir is None else MapStore(cache_dir / "maps", detector.extractor)
+    stores = None
+    if cache_dir is not None:
+        stores = [MapStore(cache_dir / "maps", one) for one in detector.extractors]
     paths = [sample.path for sample in dataset]
     found = propose_all(paths, read_image, detector.propose, cache, workers=workers)
     out: dict[str, Detections] = {}
@@ -40,22 +42,23 @@ def detect_dataset(
         for sample, boxes in zip(dataset, found, strict=True):
             seen = (
                 detector.look(read_sample(sample))
-                if maps is None
-                else _kept(detector, sample, maps)
+                if stores is None
+                else _kept(sample, stores, detector.config.detection.mirror)
             )
             out[sample.image_id] = detector.detect_regions(seen, boxes)
             advance(1)
     return out
 
 
-def _kept(detector: Detector, sample: Sample, store: MapStore) -> FeatureMaps:
-    """What `Detector.look` gives, from the store or put there; a mirror image is one of its own."""
+def _kept(sample: Sample, stores: list[MapStore], mirror: bool) -> tuple[FeatureMaps, ...]:
+    """What `Detector.look` gives, from the stores or put there; mirror images are of their own."""
     digest = sha256(sample.path.read_bytes())
-    found = _from_store(store, digest, lambda: read_sample(sample))
-    if not detector.config.detection.mirror:
+    found = tuple(_from_store(store, digest, lambda: read_sample(sample)) for store in stores)
+    if not mirror:
         return found
-    other = _from_store(store, sha256(digest, "mirrored"), lambda: mirrored(read_sample(sample)))
-    return replace(found, mirrored=other)
+    turned = sha256(digest, "mirrored")
+    others = (_from_store(store, turned, lambda: mirrored(read_sample(sample))) for store in stores)
+    return tuple(replace(one, mirrored=other) for one, other in zip(found, others, strict=True))
 
 
 def _from_store(store: MapStore, digest: str, read: Callable[[], ImageArray]) -> FeatureMaps:

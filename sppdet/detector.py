@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,18 +12,19 @@ import torch
 
 from sppdet.boxes import flip_horizontal
 from sppdet.config import Config, differences, from_dict, load_config, to_dict
-from sppdet.detection import DetectionConfig, Found, Refine, candidates, select
+from sppdet.detection import DetectionConfig, Found, select
 from sppdet.errors import ConfigError, ModelFormatError, SppdetError
 from sppdet.features import FeatureExtractor, FeatureMaps
 from sppdet.head import RegionHead
 from sppdet.images import as_image, mirrored
+from sppdet.judging import RegionJudge
 from sppdet.modelfile import ModelHeader, load_model, save_model
 from sppdet.modelnames import find_preset, members, resolve_model
 from sppdet.proposals import Proposer, make_proposer
 from sppdet.region_features import RegionFeatures
 from sppdet.regression import BoxRegressors
 from sppdet.svm import LinearSvms
-from sppdet.types import Detections, FloatArray, ImageArray, IntArray
+from sppdet.types import Detections, FloatArray, ImageArray
 
 DEFAULT_MODEL = "default"
 # Settings that a trained model can be used with in any value; the others are part of it.
@@ -36,7 +37,8 @@ class Detector:
     Attributes:
         classes: the names of what it detects.
         config: everything it was trained with and detects by.
-        partners: other models that look at the same maps and regions; see `combined`.
+        partners: other models that judge the same regions; see `combined`.
+        extractors: what sees the image: its own, and those of partners that read other maps.
     """
 
     def __init__(
@@ -52,6 +54,9 @@ class Detector:
         self.classes, self.config, self.partners = classes, config, partners
         self.extractor, self.head = extractor, head
         self.svms, self.regressors = svms, regressors
+        self._judge = RegionJudge(config, svms, regressors)
+        seeing = (self.extractor, *(one.extractor for one in partners))
+        self.extractors = tuple(dict.fromkeys(seeing))
         self.propose: Proposer = make_proposer(config.proposals)
 
     @classmethod
@@ -129,6 +134,9 @@ class Detector:
     def with_settings(self, config: Config) -> Detector:
         """This detector under settings that differ in those of `FREE_SETTINGS` at most.
 
+        Partners follow: in how regions are proposed and judged all of them, in the scales those
+        that read the same maps.
+
         Raises ConfigError for a change to a setting that the model was trained with.
         """
         for name in differences(config, self.config):
@@ -146,38 +154,39 @@ class Detector:
             head = copy.copy(head)
             head.features = config.features
         alone = Detector(self.classes, config, extractor, head, self.svms, self.regressors)
-        return alone.combined(*self.partners)
+        scales = config.features.scales
+        partners = (
+            one.with_settings(_at_scales(one.config, scales))
+            if one.extractor is self.extractor
+            else one
+            for one in self.partners
+        )
+        return alone.combined(*partners)
 
     def combined(self, *others: Detector) -> Detector:
         """This model and others as one, which finds what any of them finds (paper sec. 4.4).
 
-        All look at the same regions of the same maps, by the settings of this one: an image costs
-        one forward pass, and each model's own layers above it.
+        All judge the same regions by the rules of this one, each on maps as it was trained on:
+        an image costs one forward pass for all models that read the same maps, and each model's
+        own layers above it.
 
-        Raises ConfigError where another detects other classes, or reads other maps.
+        Raises ConfigError where another detects other classes.
         """
+        seeing = {one.digest(): one for one in self.extractors}
         partners = list(self.partners)
-        for other in others:
+        for other in (one for each in others for one in (each, *each.partners)):
             if other.classes != self.classes:
                 raise ConfigError(
                     "models of different classes cannot be combined",
                     mend="combine models that were trained on the same classes",
                 )
-            shared = replace(
-                other.config,
-                proposals=self.config.proposals,
-                detection=self.config.detection,
-                features=replace(other.config.features, scales=self.config.features.scales),
-            )
-            partner = other.with_settings(shared)
-            if partner.extractor.digest() != self.extractor.digest():
-                raise ConfigError(
-                    "models that read different maps cannot be combined",
-                    mend="combine models of one backbone and the same [features]",
-                )
-            partners += [partner, *partner.partners]
-        parts = (self.extractor, self.head, self.svms, self.regressors)
-        return Detector(self.classes, self.config, *parts, tuple(partners))
+            rules = self.config
+            config = replace(other.config, proposals=rules.proposals, detection=rules.detection)
+            extractor = seeing.setdefault(other.extractor.digest(), other.extractor)
+            parts = (extractor, other.head, other.svms, other.regressors)
+            partners.append(Detector(other.classes, config, *parts))
+        own = (self.extractor, self.head, self.svms, self.regressors)
+        return Detector(self.classes, self.config, *own, tuple(partners))
 
     def detect(self, image: str | Path | ImageArray) -> Detections:
         """The objects of one image, best first, boxes in image pixels.
@@ -191,26 +200,41 @@ class Detector:
         pixels = as_image(image)
         return self.detect_regions(self.look(pixels), self.propose(pixels))
 
-    def look(self, image: ImageArray) -> FeatureMaps:
-        """The maps of an RGB image `uint8 (H, W, 3)`, and of its mirror image if the rules ask."""
-        maps = self.extractor(image)
-        if not self.config.detection.mirror:
-            return maps
-        return replace(maps, mirrored=self.extractor(mirrored(image)))
+    def look(self, image: ImageArray) -> tuple[FeatureMaps, ...]:
+        """The maps of an RGB image `uint8 (H, W, 3)`, those of each of `extractors`.
 
-    def detect_regions(self, maps: FeatureMaps, boxes: FloatArray) -> Detections:
+        Where the rules ask for it they know the mirror image's.
+        """
+        seen = tuple(extractor(image) for extractor in self.extractors)
+        if not self.config.detection.mirror:
+            return seen
+        other = mirrored(image)
+        return tuple(
+            replace(maps, mirrored=extractor(other))
+            for maps, extractor in zip(seen, self.extractors, strict=True)
+        )
+
+    def detect_regions(self, maps: Sequence[FeatureMaps], boxes: FloatArray) -> Detections:
         """The objects among given regions `(N, 4)` of an image whose maps, of `look`, are known.
 
-        Maps of the extractor alone will do: the mirror image then has no say.
+        Maps that do not know the mirror image's will do: it then has no say.
         """
         rules, found = self.config.detection, []
+        seen = dict(zip(self.extractors, maps, strict=True))
         for one in (self, *self.partners):
-            features, mirror = RegionFeatures(one.head, maps, boxes), None
-            if maps.mirrored is not None:
-                flipped = flip_horizontal(boxes, maps.width)
-                mirror = RegionFeatures(one.head, maps.mirrored, flipped)
+            own = seen[one.extractor]
+            features, mirror = RegionFeatures(one.head, own, boxes), None
+            if own.mirrored is not None:
+                flipped = flip_horizontal(boxes, own.width)
+                mirror = RegionFeatures(one.head, own.mirrored, flipped)
             found.append(one.found(rules, features, mirror))
         return select(found, self.classes, rules)
+
+    def found(
+        self, rules: DetectionConfig, features: RegionFeatures, mirror: RegionFeatures | None = None
+    ) -> Found:
+        """What this model, without its partners, makes of regions: see `RegionJudge.found`."""
+        return self._judge.found(rules, features, mirror)
 
     def detect_features(
         self,
@@ -227,43 +251,6 @@ class Detector:
         rules = rules or self.config.detection
         return select([self.found(rules, features, mirror)], self.classes, rules)
 
-    def found(
-        self, rules: DetectionConfig, features: RegionFeatures, mirror: RegionFeatures | None = None
-    ) -> Found:
-        """The regions that may be objects, scored and moved: detections but for (soft-)NMS."""
-        scores = self._scores(features, rules)
-        refine = self._refiner(features, rules) if rules.box_regression else None
-        if mirror is not None:
-            scores = np.float32(0.5) * (scores + self._scores(mirror, rules))
-            other = self._refiner(mirror, rules) if rules.box_regression else None
-            if refine is not None and other is not None:
-                refine = _both_ways(refine, other, features.size[0])
-        return candidates(features.boxes, scores, features.size, rules, refine)
-
-    def _scores(self, features: RegionFeatures, rules: DetectionConfig) -> FloatArray:
-        """`float32 (N, K)`: what the SVMs, and in part the softmax, say of the regions."""
-        scores = self.svms.scores(features.layer(self.config.svm.layer))
-        if rules.softmax_weight:
-            scores += np.float32(rules.softmax_weight) * features.log_probabilities
-        return scores
-
-    def _refiner(self, features: RegionFeatures, rules: DetectionConfig) -> Refine | None:
-        """What moves boxes: the regressors that `rules` ask for, as far as they were trained."""
-        regressors, tuned = self.regressors, self.config.finetune
-        learned = rules.regressors != "ridge" and tuned.steps > 0 and tuned.box_loss > 0
-        if rules.regressors == "learned" or regressors is None:
-            return features.learned_boxes if learned else None
-
-        def refine(regions: IntArray, labels: IntArray) -> FloatArray:
-            layer = features.rows(self.config.regression.layer, regions)
-            moved = regressors.refine(layer, features.boxes[regions], labels)
-            if not learned:
-                return moved
-            both = (moved + features.learned_boxes(regions, labels)) / 2
-            return both.astype(np.float32)
-
-        return refine
-
     def detect_many(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Detections | SppdetError]]:
         """Each file with its detections, or with the error that it gave; never stops early."""
         for path in paths:
@@ -273,14 +260,8 @@ class Detector:
                 yield path, error
 
 
-def _both_ways(refine: Refine, mirror: Refine, width: int) -> Refine:
-    """The means of the boxes of an image `width` pixels wide and of those of its mirror image."""
-
-    def mean(regions: IntArray, labels: IntArray) -> FloatArray:
-        back = flip_horizontal(mirror(regions, labels), width)
-        return ((refine(regions, labels) + back) / 2).astype(np.float32)
-
-    return mean
+def _at_scales(config: Config, scales: tuple[int, ...]) -> Config:
+    return replace(config, features=replace(config.features, scales=scales))
 
 
 def _part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

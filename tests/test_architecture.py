@@ -36,6 +36,7 @@ LAYERS = (
     ("head",),
     ("finetune",),
     ("config", "region_features"),
+    ("judging",),
     ("detector",),
     ("batch", "training", "rcnn", "classification"),
     ("cli",),

@@ -83,7 +83,7 @@ def test_a_cache_gives_what_float16_maps_give(
         image = read_image(sample.path)
         maps, boxes = detector.extractor(image), detector.propose(image)
         half = maps.to(torch.float16)
-        expected[sample.image_id] = detector.detect_regions(half, boxes)
+        expected[sample.image_id] = detector.detect_regions([half], boxes)
         exact = detector.svms.scores(RegionFeatures(detector.head, maps, boxes).fc7)
         rounded = detector.svms.scores(RegionFeatures(detector.head, half, boxes).fc7)
         # Half precision has 11 bits: a margin moves by less than a hundredth.

@@ -1,4 +1,4 @@
-"""Several models as one: what it finds is what they find, over the same regions and maps."""
+"""Several models as one: what it finds is what they find, over the same regions."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sppdet import modelnames
+from sppdet.batch import detect_dataset
 from sppdet.boxes import iou_matrix
 from sppdet.config import load_config
+from sppdet.datasets import load_voc, make_synthetic_voc
 from sppdet.detector import Detector
 from sppdet.errors import ConfigError
+from sppdet.images import read_image
+from sppdet.progress import NullProgress
 from sppdet.rcnn import RcnnDetector
 from sppdet.types import Detections, FloatArray
 from tests.made_detector import CLASSES, make_detector, picture
@@ -20,6 +25,14 @@ from tests.made_detector import CLASSES, make_detector, picture
 # Every region that passes the threshold is kept.
 ALL = ("detection.soft_nms=0", "detection.nms_iou=1.0", "detection.vote_iou=0")
 KEEP = (*ALL, "detection.max_per_class=100000", "detection.max_candidates=100000")
+# What a backbone without a pretrained 1x1 head needs.
+PLAIN = (
+    "features.pretrained=false",
+    "features.taps=['conv5']",
+    "head.upper=false",
+    "head.semantic_levels=[]",
+    "head.context=[]",
+)
 GREEDY = ("detection.soft_nms=0", "detection.nms_iou=0.4", "detection.vote_iou=0")
 
 
@@ -123,14 +136,50 @@ def test_a_preset_may_be_of_several_models(tmp_path: Path, monkeypatch: pytest.M
     assert modelnames.training_sets("both+first") == ["first set", "second set", "first set"]
 
 
+def test_members_see_with_their_own_networks() -> None:
+    one, same = make_detector(*KEEP), make_detector(*KEEP, seed=1)
+    large = make_detector(*KEEP, "features.scales=[160]", seed=2)
+    flat = make_detector(*KEEP, "features.backbone=alexnet", *PLAIN, seed=3)
+    image = picture(seed=6)
+    every = one.combined(same, large, flat, large)
+    assert [maps.scaled[0].map.shape for maps in every.look(image)] == [
+        member.extractor(image).scaled[0].map.shape for member in (one, large, flat)
+    ]
+    apart = [rows(member.detect(image)) for member in (one, same, large, flat)]
+    assert all(apart)
+    assert rows(every.detect(image)) == set().union(*apart)
+
+
+def test_scales_are_changed_for_those_that_read_the_same_maps() -> None:
+    one, same = make_detector(*KEEP), make_detector(*KEEP, seed=1)
+    large = make_detector(*KEEP, "features.scales=[160]", seed=2)
+    both = one.combined(same, large)
+    changed = both.with_settings(load_config(None, ["features.scales=[128]"], base=both.config))
+    assert [member.config.features.scales for member in changed.partners] == [(128,), (160,)]
+    assert len(changed.extractors) == 2
+    assert len(changed.look(picture())) == 2
+
+
+def test_a_cache_keeps_the_maps_of_every_member(tmp_path: Path) -> None:
+    root = make_synthetic_voc(tmp_path, train=2, val=0, test=0, width=120, height=90, seed=3)
+    dataset, cache = load_voc(root, "train"), tmp_path / "cache"
+    large = make_detector("features.scales=[160]", "detection.mirror=true", seed=1)
+    both = make_detector("detection.mirror=true").combined(large)
+    for _ in range(2):
+        found = detect_dataset(both, dataset, cache, NullProgress())
+        assert len(list((cache / "maps").iterdir())) == 2 * len(dataset.samples) * 2
+        for sample in dataset:
+            image = read_image(sample.path)
+            halves = [maps.to(torch.float16) for maps in both.look(image)]
+            expected = both.detect_regions(halves, both.propose(image))
+            assert np.array_equal(found[sample.image_id].scores, expected.scores)
+
+
 def test_members_must_fit_together() -> None:
     one = make_detector()
-    deeper = make_detector("features.max_elongation=2.5")
     other = Detector(("a", "b", "c"), one.config, one.extractor, one.head, one.svms, one.regressors)
     with pytest.raises(ConfigError, match="different classes"):
         one.combined(other)
-    with pytest.raises(ConfigError, match="different maps"):
-        one.combined(deeper)
     assert one.classes == CLASSES
 
 

@@ -62,7 +62,7 @@ def _same(a: Detections, b: Detections) -> bool:
 
 def test_no_regions_give_no_detections(detector: Detector) -> None:
     maps = detector.extractor(picture())
-    found = detector.detect_regions(maps, np.zeros((0, 4), np.float32))
+    found = detector.detect_regions([maps], np.zeros((0, 4), np.float32))
     assert len(found) == 0
     assert found.classes == CLASSES
 

@@ -86,7 +86,7 @@ def test_without_it_they_do_not(detector: Detector) -> None:
 def test_scores_and_boxes_are_means_of_both(detector: Detector, regressors: str) -> None:
     image, boxes = picture(seed=4), regions(4, 120, 90)
     rules = replace(detector.config.detection, regressors=regressors)
-    maps = detector.look(image)
+    maps = detector.look(image)[0]
     assert maps.mirrored is not None
     here = RegionFeatures(detector.head, maps, boxes)
     there = RegionFeatures(detector.head, maps.mirrored, flip_horizontal(boxes, 120))
@@ -113,8 +113,8 @@ def test_boxes_stay_where_regression_is_off(detector: Detector) -> None:
 
 
 def test_a_plain_detector_never_sees_the_mirror_image(detector: Detector) -> None:
-    assert plain(detector).look(picture()).mirrored is None
-    maps = detector.look(picture())
+    assert plain(detector).look(picture())[0].mirrored is None
+    maps = detector.look(picture())[0]
     assert maps.mirrored is not None
     halves = maps.to(torch.float16).mirrored
     assert halves is not None
@@ -143,7 +143,7 @@ def test_a_cache_holds_both_ways(detector: Detector, tmp_path: Path) -> None:
         assert len(list((cache / "maps").iterdir())) == 4
         for sample in dataset:
             image = read_image(sample.path)
-            maps = detector.look(image).to(torch.float16)
-            expected = detector.detect_regions(maps, detector.propose(image))
+            maps = detector.look(image)[0].to(torch.float16)
+            expected = detector.detect_regions([maps], detector.propose(image))
             assert np.array_equal(seen[sample.image_id].scores, expected.scores)
             assert not np.array_equal(seen[sample.image_id].scores, blind[sample.image_id].scores)
