@@ -16,7 +16,7 @@ from sppdet.detection import DetectionConfig
 from sppdet.errors import ConfigError
 from sppdet.features import FeatureConfig
 from sppdet.finetune_config import FineTuneConfig
-from sppdet.head import HeadConfig
+from sppdet.head_config import HeadConfig
 from sppdet.proposals.config import ProposalConfig
 from sppdet.regression import RegressionConfig
 from sppdet.settings import differences, digest, from_dict, to_dict

@@ -52,7 +52,7 @@ class Detector:
         partners: tuple[Detector, ...] = (),
     ) -> None:
         self.classes, self.config, self.partners = classes, config, partners
-        self.extractor, self.head = extractor, head
+        self.extractor, self.head = extractor, head.freeze()
         self.svms, self.regressors = svms, regressors
         self._judge = RegionJudge(config, svms, regressors)
         seeing = (self.extractor, *(one.extractor for one in partners))
@@ -102,7 +102,6 @@ class Detector:
             raise ModelFormatError(
                 f"its arrays do not fit its config: {error}", where=path, mend="train again"
             ) from error
-        head.eval().requires_grad_(False)
         return cls(header.classes, config, extractor, head, svms, regressors)
 
     def save(self, path: Path, *, description: str, provenance: dict[str, object]) -> None:

@@ -94,6 +94,7 @@ class FeatureExtractor:
         backbone: the network.
         channels: of each tap, in the order of `config.taps`.
         geometry: the one geometry that all taps share.
+        forward: images `(B, 3, h, w)` to the maps of `config.taps`, without gradients.
     """
 
     def __init__(self, config: FeatureConfig, *, seed: int = 0, device: str = "cpu") -> None:
@@ -118,6 +119,7 @@ class FeatureExtractor:
             )
         # Taps of one stride may be centred apart; the deepest one's geometry serves all.
         self.geometry: Geometry = self.backbone.geometries[config.taps[0]]
+        self.forward = self.backbone.for_inference(config.taps)
 
     def digest(self) -> str:
         """What the maps depend on besides the image, as text: the config and the weights."""
@@ -141,7 +143,7 @@ class FeatureExtractor:
         height, width = image.shape[:2]
         side = self.short_side(width, height, scale)
         x, factor_x, factor_y = self.backbone.preprocess(image, side)
-        found = self.backbone(x.to(self.device), self.config.taps)
+        found = self.forward(x.to(self.device))
         maps = [found[tap][0].permute(1, 2, 0) for tap in self.config.taps]
         joined = maps[0] if len(maps) == 1 else torch.cat(maps, dim=2)
         return ScaledMap(joined.contiguous().cpu(), factor_x, factor_y)

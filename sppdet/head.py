@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from sppdet.compression import Responses
 from sppdet.features import FeatureExtractor, FeatureMaps, ScaledMap
-from sppdet.region_pool import HeadConfig, Joined, JoinedMaps, RegionPooling, pooled
+from sppdet.head_config import HeadConfig
+from sppdet.region_pool import Joined, JoinedMaps, RegionPooling, pooled
 from sppdet.types import FloatArray
-
-__all__ = ["HeadConfig", "HeadOutput", "RegionHead"]
 
 # Below this many boxes, multiplying a whole map by fc6 costs more than it saves.
 FEW_BOXES = 200

@@ -18,7 +18,7 @@ from torch import Tensor
 from sppdet.backbones import Backbone
 from sppdet.detector import Detector
 from sppdet.errors import ConfigError
-from sppdet.features import FeatureMaps, ScaledMap
+from sppdet.features import FeatureExtractor, FeatureMaps, ScaledMap
 from sppdet.head import RegionHead
 from sppdet.images import as_image
 from sppdet.progress import NullProgress, Progress
@@ -115,7 +115,7 @@ class RcnnDetector:
         rows = []
         with torch.inference_mode():
             x = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).to(extractor.device)
-            for cells in _joined(extractor.backbone, x, extractor.config.taps):
+            for cells in _joined(extractor, x):
                 maps = FeatureMaps((ScaledMap(cells, 1.0, 1.0),) * scales, SIDE, SIDE)
                 rows.append(head.pool(maps, region))
             pooled: FloatArray = torch.cat(rows).numpy()
@@ -157,8 +157,9 @@ def _stretch(low: float, high: float, length: int, side: int, padding: int) -> t
     return first, last, max(1, round((last - first) * scale)), round((first - start) * scale)
 
 
-def _joined(backbone: Backbone, x: Tensor, taps: tuple[str, ...]) -> Tensor:
+def _joined(extractor: FeatureExtractor, x: Tensor) -> Tensor:
     """`(N, h, w, C)`: the channels of all taps, as `FeatureExtractor` joins them."""
-    found = backbone(x, taps)
-    joined: Tensor = torch.cat([found[tap].permute(0, 2, 3, 1) for tap in taps], dim=3)
+    found = extractor.forward(x)
+    maps = [found[tap].permute(0, 2, 3, 1) for tap in extractor.config.taps]
+    joined: Tensor = torch.cat(maps, dim=3)
     return joined.contiguous().cpu()

@@ -27,7 +27,8 @@ from sppdet.datasets import LabelledImages, load_class_folders, load_voc, write_
 from sppdet.detector import Detector
 from sppdet.errors import ConfigError, ImageError, ModelFormatError, TrainingError
 from sppdet.features import FeatureConfig, FeatureExtractor
-from sppdet.head import HeadConfig, RegionHead
+from sppdet.head import RegionHead
+from sppdet.head_config import HeadConfig
 from sppdet.images import read_image
 from sppdet.progress import NullProgress
 from sppdet.training import train

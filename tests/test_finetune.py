@@ -20,7 +20,8 @@ from sppdet.errors import ConfigError, SppdetError, TrainingError
 from sppdet.features import FeatureMaps, ScaledMap
 from sppdet.finetune import FineTuner, Losses, Seen, _mirrored
 from sppdet.finetune_config import FineTuneConfig, images_of_step, learning_rate
-from sppdet.head import HeadConfig, RegionHead
+from sppdet.head import RegionHead
+from sppdet.head_config import HeadConfig
 from sppdet.sampling import Candidates, candidates
 from sppdet.types import Sample
 from tests.region_cases import CUT, PLAIN, extractor, random_boxes, random_maps

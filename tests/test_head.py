@@ -14,7 +14,8 @@ from torch import Tensor
 
 from sppdet.errors import ConfigError
 from sppdet.features import FeatureConfig, FeatureMaps, ScaledMap
-from sppdet.head import FEW_BOXES, HeadConfig, RegionHead
+from sppdet.head import FEW_BOXES, RegionHead
+from sppdet.head_config import HeadConfig
 from sppdet.projection import best_scale, project
 from sppdet.region_pool import grow
 from sppdet.types import FloatArray

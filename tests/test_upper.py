@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -38,6 +40,21 @@ def test_maps_of_any_size_come_back_to_their_own(height: int, width: int) -> Non
     back = spread(found, height, width)
     assert back.shape == (height, width, 320)
     assert torch.isfinite(back).all()
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite2"])
+def test_frozen_they_give_the_same(name: str) -> None:
+    upper = load_efficientnet_lite(name).upper_stages("stage5")
+    assert upper is not None
+    maps = torch.randn(13, 18, 112 if name.endswith("0") else 120)
+    before = upper(maps)
+    assert before.requires_grad
+    upper.freeze()
+    found = upper(maps)
+    assert not found.requires_grad
+    assert found.shape == before.shape
+    torch.testing.assert_close(found, before.detach(), rtol=1e-4, atol=1e-4)
+    assert torch.equal(copy.deepcopy(upper)(maps), found)
 
 
 def test_spreading_keeps_what_is_flat_and_what_is_linear() -> None:

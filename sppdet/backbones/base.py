@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -18,6 +19,9 @@ from sppdet.backbones.geometry import Geometry
 from sppdet.backbones.upper import UpperStages
 from sppdet.errors import SppdetError
 from sppdet.types import FloatArray, ImageArray
+
+# Images `(B, 3, h, w)` -> maps `(B, C, h', w')` by tap.
+Forward = Callable[[Tensor], dict[str, Tensor]]
 
 
 class PointwiseHead(NamedTuple):
@@ -70,6 +74,13 @@ class Backbone(nn.Module):
     def upper_stages(self, tap: str) -> UpperStages | None:
         """A trainable copy of what lies above a tap, None where the network cannot be cut there."""
         return None
+
+    def for_inference(self, taps: Iterable[str]) -> Forward:
+        """The forward pass to these taps, as fast as it can be: of the weights as they are now.
+
+        Gradients do not pass through it.
+        """
+        return partial(self, taps=tuple(taps))
 
     def preprocess(self, image: ImageArray, short_side: int) -> tuple[Tensor, float, float]:
         """An RGB image as `float32 (1, 3, h, w)` in channels-last memory, and two scale factors.

@@ -23,8 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sppdet.backbones.base import Backbone, PointwiseHead, read_state_dict, scaled_pixels
+from sppdet.backbones.base import (
+    Backbone,
+    Forward,
+    PointwiseHead,
+    read_state_dict,
+    scaled_pixels,
+)
 from sppdet.backbones.geometry import PIXELS, Geometry, Window
+from sppdet.backbones.onnx_stages import OnnxStages
 from sppdet.backbones.upper import UpperStages
 from sppdet.errors import SppdetError
 from sppdet.types import FloatArray, ImageArray
@@ -170,9 +177,7 @@ class EfficientNetLite(Backbone):
         network's stride, so that the geometry does not depend on the size.
         """
         wanted = self._check_taps(taps)
-        down, right = (-side % self.granularity for side in x.shape[2:])
-        x = F.pad(x.flip((2, 3)), (right, 0, down, 0))
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = self._mirrored(x).contiguous(memory_format=torch.channels_last)
         found: dict[str, Tensor] = {}
         x = F.relu6(self.stem(x), inplace=True)
         for tap, stage in zip(STAGE_TAPS, self.stages, strict=True):
@@ -183,6 +188,27 @@ class EfficientNetLite(Backbone):
                 return {tap: found[tap].flip((2, 3)) for tap in wanted}
         found["head"] = F.relu6(self.head(x), inplace=True)
         return {tap: found[tap].flip((2, 3)) for tap in wanted}
+
+    def _mirrored(self, x: Tensor) -> Tensor:
+        """The images mirrored along both axes (see `SameConv`) and padded to the granularity."""
+        down, right = (-side % self.granularity for side in x.shape[2:])
+        return F.pad(x.flip((2, 3)), (right, 0, down, 0))
+
+    def for_inference(self, taps: Iterable[str]) -> Forward:
+        wanted = self._check_taps(taps)
+        if self.stem.weight.device.type != "cpu":
+            return super().for_inference(wanted)
+        stages = [
+            [one for one in stage.modules() if isinstance(one, Block)] for stage in self.stages
+        ]
+        positions = [(*STAGE_TAPS, "head").index(tap) for tap in wanted]
+        run = OnnxStages(self.stem, stages, positions, self.head)
+
+        def forward(x: Tensor) -> dict[str, Tensor]:
+            maps = zip(wanted, run(self._mirrored(x)), strict=True)
+            return {tap: found.flip((2, 3)) for tap, found in maps}
+
+        return forward
 
     def pointwise_head(self) -> PointwiseHead:
         assert self.head.bias is not None
@@ -196,8 +222,7 @@ class EfficientNetLite(Backbone):
         first = STAGE_TAPS.index(tap) + 1
         stages = nn.Sequential(*copy.deepcopy(self.stages[first:]))
         for name, stage in zip(STAGE_TAPS[first:], stages, strict=True):
-            blocks = [block for block in stage.modules() if isinstance(block, Block)]
-            for number, block in enumerate(blocks):
+            for number, block in enumerate(_blocks(stage)):
                 conv = block.depthwise
                 conv.dilation, conv.padding = (1, 1), (conv.kernel_size[0] // 2,) * 2
                 conv.stride = (2, 2) if name == "stage6" and number == 0 else (1, 1)
@@ -211,8 +236,7 @@ class EfficientNetLite(Backbone):
     def load_reference(self, state: dict[str, Tensor]) -> None:
         """Fill all parameters from a reference state dict, batch norm folded in."""
         _fold(self.stem, state, "_conv_stem", "_bn0")
-        blocks = [module for module in self.stages.modules() if isinstance(module, Block)]
-        for number, block in enumerate(blocks):
+        for number, block in enumerate(_blocks(self.stages)):
             prefix = f"_blocks.{number}."
             if block.expand is not None:
                 _fold(block.expand, state, prefix + "_expand_conv", prefix + "_bn0")
@@ -220,6 +244,10 @@ class EfficientNetLite(Backbone):
             _fold(block.project, state, prefix + "_project_conv", prefix + "_bn2")
         _fold(self.head, state, "_conv_head", "_bn1")
         self.classifier.load_state_dict({k: state[f"_fc.{k}"] for k in ("weight", "bias")})
+
+
+def _blocks(part: nn.Module) -> list[Block]:
+    return [module for module in part.modules() if isinstance(module, Block)]
 
 
 def _fold(conv: nn.Conv2d, state: dict[str, Tensor], conv_key: str, norm_key: str) -> None:

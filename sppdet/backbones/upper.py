@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from sppdet.backbones.onnx_stages import InvertedResidual, OnnxStages
 
 
 class UpperStages(nn.Module):
@@ -26,6 +29,15 @@ class UpperStages(nn.Module):
         self.source, self.output, self.channels = source, output, channels
         self.stages = copy.deepcopy(stages).requires_grad_(True)
         self.stages.to(memory_format=torch.channels_last)
+        self._frozen: OnnxStages | None = None
+
+    def freeze(self) -> None:
+        """The weights stay as they are now, and the forward pass takes a good deal less time."""
+        if self._frozen is None:
+            stages = [list(stage.children()) for stage in self.stages]
+            blocks = cast("list[list[InvertedResidual]]", stages)
+            self._frozen = OnnxStages(None, blocks, [len(stages) - 1])
+        self.requires_grad_(False)
 
     def forward(self, values: Tensor) -> Tensor:
         """`(ceil(h / 2), ceil(w / 2), channels)` of a map `(h, w, C)`.
@@ -36,7 +48,10 @@ class UpperStages(nn.Module):
         # EfficientNet's convolutions expect maps mirrored along both axes (see `SameConv`).
         x = values.permute(2, 0, 1)[None].flip((2, 3))
         x = F.pad(x, (width % 2, 0, height % 2, 0))
-        x = self.stages(x.contiguous(memory_format=torch.channels_last))
+        if self._frozen is not None:
+            (x,) = self._frozen(x)
+        else:
+            x = self.stages(x.contiguous(memory_format=torch.channels_last))
         out: Tensor = x.flip((2, 3))[0].permute(1, 2, 0)
         return out
 

@@ -132,6 +132,7 @@ class ImageFeatures:
                 f"{config.backbone} has no map {unknown[0]!r}",
                 mend=f"taps may name {', '.join(self.backbone.channels)}",
             )
+        self._forward = self.backbone.for_inference(config.taps)
         bins = len(config.modes) * sum(level * level for level in config.levels)
         self.dim = bins * sum(self.backbone.channels[tap] for tap in config.taps)
 
@@ -168,7 +169,7 @@ class ImageFeatures:
             x = centre_crop(x, self.config.crop)
         if mirror:
             x = mirrored(x)
-        maps = self.backbone(x.to(self.device), self.config.taps)
+        maps = self._forward(x.to(self.device))
         found: Blocks = {}
         for name in self.wanted:
             tap, mode, level = name.split("/")

@@ -74,7 +74,7 @@ def train(
     key = sha256(key, config_digest(to_dict(config.finetune)), str(config.seed))
     head = fine_tuned_head(config, data, extractor, store, key, progress)
     clock.mark("fine-tuning")
-    head = compressed_head(config, data, head, store, key, progress)
+    head = compressed_head(config, data, head, store, key, progress).freeze()
     key = sha256(key, config_digest(to_dict(config.compression)))
     clock.mark("compression")
     svms = mined_svms(config, data, head, store, key, progress, svm_variants)
