@@ -198,9 +198,7 @@ class EfficientNetLite(Backbone):
         wanted = self._check_taps(taps)
         if self.stem.weight.device.type != "cpu":
             return super().for_inference(wanted)
-        stages = [
-            [one for one in stage.modules() if isinstance(one, Block)] for stage in self.stages
-        ]
+        stages = [_blocks(stage) for stage in self.stages]
         positions = [(*STAGE_TAPS, "head").index(tap) for tap in wanted]
         run = OnnxStages(self.stem, stages, positions, self.head)
 
