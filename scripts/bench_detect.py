@@ -41,6 +41,7 @@ from sppdet.errors import SppdetError
 from sppdet.features import FeatureMaps
 from sppdet.files import atomic_write_json
 from sppdet.images import read_sample
+from sppdet.judging import View, judged
 from sppdet.progress import Progress, duration, terminal_progress
 from sppdet.rcnn import RcnnDetector
 from sppdet.region_features import RegionFeatures
@@ -116,16 +117,16 @@ def stage_seconds(detector: Detector, image: ImageArray) -> dict[str, float]:
     lap("proposals")
     seen = dict(zip(detector.extractors, detector.look(image), strict=True))
     lap("resize, conv")
-    rules, judged = detector.config.detection, []
+    rules, models = detector.config.detection, []
     for one in (detector, *detector.partners):
         maps = seen[one.extractor]
-        features = [_layer_by_layer(one, maps, boxes, lap)]
+        views = [View(one.judge, _layer_by_layer(one, maps, boxes, lap))]
         if maps.mirrored is not None:
             flipped = flip_horizontal(boxes, maps.width)
-            features.append(_layer_by_layer(one, maps.mirrored, flipped, lap))
-        judged.append(one.found(rules, *features))
-        lap("NMS, boxes")
-    select(judged, detector.classes, rules)
+            mirror = _layer_by_layer(one, maps.mirrored, flipped, lap)
+            views.append(View(one.judge, mirror, mirrored=True))
+        models.append(views)
+    select(judged(rules, models), detector.classes, rules)
     lap("NMS, boxes")
     # Detecting scored the regions once more.
     found["NMS, boxes"] = max(0.0, found["NMS, boxes"] - found["SVMs"])

@@ -21,6 +21,7 @@ Refine = Callable[[IntArray, IntArray], FloatArray]
 
 
 REGRESSORS = ("both", "ridge", "learned")
+COMBINATIONS = ("mean", "union")
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,19 @@ class DetectionConfig:
     # Look at the mirror image too, at nearly twice the time: a region's scores and boxes are the
     # means of both.
     mirror: bool = False
+    # Of several models as one: a region's scores and boxes are the means of theirs, or all of
+    # theirs go into NMS together (union: the paper, sec. 4.4).
+    combination: str = "mean"
     # Boxes scored below this are not drawn or printed unless the user asks.
     display_threshold: float = -0.5
 
     def __post_init__(self) -> None:
-        if self.regressors not in REGRESSORS:
-            raise ConfigError(
-                f"detection.regressors is {self.regressors!r}",
-                mend=f"use one of {', '.join(REGRESSORS)}",
-            )
+        for name, known in (("regressors", REGRESSORS), ("combination", COMBINATIONS)):
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"detection.{name} is {getattr(self, name)!r}",
+                    mend=f"use one of {', '.join(known)}",
+                )
         for name in ("nms_iou", "vote_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(

@@ -12,12 +12,12 @@ import torch
 
 from sppdet.boxes import flip_horizontal
 from sppdet.config import Config, differences, from_dict, load_config, to_dict
-from sppdet.detection import DetectionConfig, Found, select
+from sppdet.detection import DetectionConfig, select
 from sppdet.errors import ConfigError, ModelFormatError, SppdetError
 from sppdet.features import FeatureExtractor, FeatureMaps
 from sppdet.head import RegionHead
 from sppdet.images import as_image, mirrored
-from sppdet.judging import RegionJudge
+from sppdet.judging import RegionJudge, View, judged
 from sppdet.modelfile import ModelHeader, load_model, save_model
 from sppdet.modelnames import find_preset, members, resolve_model
 from sppdet.proposals import Proposer, make_proposer
@@ -39,6 +39,7 @@ class Detector:
         config: everything it was trained with and detects by.
         partners: other models that judge the same regions; see `combined`.
         extractors: what sees the image: its own, and those of partners that read other maps.
+        judge: what this model by itself makes of regions' features.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Detector:
         self.classes, self.config, self.partners = classes, config, partners
         self.extractor, self.head = extractor, head.freeze()
         self.svms, self.regressors = svms, regressors
-        self._judge = RegionJudge(config, svms, regressors)
+        self.judge = RegionJudge(config, svms, regressors)
         seeing = (self.extractor, *(one.extractor for one in partners))
         self.extractors = tuple(dict.fromkeys(seeing))
         self.propose: Proposer = make_proposer(config.proposals)
@@ -163,7 +164,7 @@ class Detector:
         return alone.combined(*partners)
 
     def combined(self, *others: Detector) -> Detector:
-        """This model and others as one, which finds what any of them finds (paper sec. 4.4).
+        """This model and others as one (paper sec. 4.4); see `detection.combination`.
 
         All judge the same regions by the rules of this one, each on maps as it was trained on:
         an image costs one forward pass for all models that read the same maps, and each model's
@@ -218,37 +219,27 @@ class Detector:
 
         Maps that do not know the mirror image's will do: it then has no say.
         """
-        rules, found = self.config.detection, []
+        rules, models = self.config.detection, []
         seen = dict(zip(self.extractors, maps, strict=True))
         for one in (self, *self.partners):
             own = seen[one.extractor]
-            features, mirror = RegionFeatures(one.head, own, boxes), None
+            views = [View(one.judge, RegionFeatures(one.head, own, boxes))]
             if own.mirrored is not None:
                 flipped = flip_horizontal(boxes, own.width)
                 mirror = RegionFeatures(one.head, own.mirrored, flipped)
-            found.append(one.found(rules, features, mirror))
-        return select(found, self.classes, rules)
-
-    def found(
-        self, rules: DetectionConfig, features: RegionFeatures, mirror: RegionFeatures | None = None
-    ) -> Found:
-        """What this model, without its partners, makes of regions: see `RegionJudge.found`."""
-        return self._judge.found(rules, features, mirror)
+                views.append(View(one.judge, mirror, mirrored=True))
+            models.append(views)
+        return select(judged(rules, models), self.classes, rules)
 
     def detect_features(
-        self,
-        features: RegionFeatures,
-        mirror: RegionFeatures | None = None,
-        *,
-        rules: DetectionConfig | None = None,
+        self, features: RegionFeatures, *, rules: DetectionConfig | None = None
     ) -> Detections:
         """What this model finds, without its partners, among regions whose features are known.
 
-        `mirror` has the same regions, in the same order, as the mirror image shows them; `rules`
-        replace the config's.
+        `rules` replace the config's.
         """
         rules = rules or self.config.detection
-        return select([self.found(rules, features, mirror)], self.classes, rules)
+        return select(judged(rules, [[View(self.judge, features)]]), self.classes, rules)
 
     def detect_many(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Detections | SppdetError]]:
         """Each file with its detections, or with the error that it gave; never stops early."""

@@ -1,7 +1,8 @@
-"""What one trained model says of an image's regions: their scores, and where their objects are."""
+"""What trained models say of an image's regions: their scores, and where their objects are."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from sppdet.types import FloatArray, IntArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegionJudge:
-    """The last stages of a model, over features that are computed.
+    """The last stages of a model: what it makes of features that are computed.
 
     Attributes:
         config: what the model was trained with.
@@ -29,31 +30,14 @@ class RegionJudge:
     svms: LinearSvms
     regressors: BoxRegressors | None
 
-    def found(
-        self, rules: DetectionConfig, features: RegionFeatures, mirror: RegionFeatures | None = None
-    ) -> Found:
-        """The regions that may be objects, scored and moved: detections but for (soft-)NMS.
-
-        `mirror` has the same regions, in the same order, as the mirror image shows them; scores
-        and boxes are then the means of both.
-        """
-        scores = self._scores(features, rules)
-        refine = self._refiner(features, rules) if rules.box_regression else None
-        if mirror is not None:
-            scores = np.float32(0.5) * (scores + self._scores(mirror, rules))
-            other = self._refiner(mirror, rules) if rules.box_regression else None
-            if refine is not None and other is not None:
-                refine = _both_ways(refine, other, features.size[0])
-        return candidates(features.boxes, scores, features.size, rules, refine)
-
-    def _scores(self, features: RegionFeatures, rules: DetectionConfig) -> FloatArray:
+    def scores(self, features: RegionFeatures, rules: DetectionConfig) -> FloatArray:
         """`float32 (N, K)`: what the SVMs, and in part the softmax, say of the regions."""
         scores = self.svms.scores(features.layer(self.config.svm.layer))
         if rules.softmax_weight:
             scores += np.float32(rules.softmax_weight) * features.log_probabilities
         return scores
 
-    def _refiner(self, features: RegionFeatures, rules: DetectionConfig) -> Refine | None:
+    def refiner(self, features: RegionFeatures, rules: DetectionConfig) -> Refine | None:
         """What moves boxes: the regressors that `rules` ask for, as far as they were trained."""
         regressors, tuned = self.regressors, self.config.finetune
         learned = rules.regressors != "ridge" and tuned.steps > 0 and tuned.box_loss > 0
@@ -71,11 +55,58 @@ class RegionJudge:
         return refine
 
 
-def _both_ways(refine: Refine, mirror: Refine, width: int) -> Refine:
-    """The means of the boxes of an image `width` pixels wide and of those of its mirror image."""
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """An image's regions as one model sees them.
+
+    Attributes:
+        judge: the model's.
+        features: of the regions; all views of an image have the same, in the same order.
+        mirrored: whether they are of the mirror image.
+    """
+
+    judge: RegionJudge
+    features: RegionFeatures
+    mirrored: bool = False
+
+    def refiner(self, rules: DetectionConfig) -> Refine | None:
+        """What moves boxes, in coordinates of the image as it is."""
+        refine = self.judge.refiner(self.features, rules) if rules.box_regression else None
+        if refine is None or not self.mirrored:
+            return refine
+        moved, width = refine, self.features.size[0]
+
+        def back(regions: IntArray, labels: IntArray) -> FloatArray:
+            return flip_horizontal(moved(regions, labels), width)
+
+        return back
+
+
+def judged(rules: DetectionConfig, models: Sequence[Sequence[View]]) -> list[Found]:
+    """The regions that may be objects, scored and moved: detections but for (soft-)NMS.
+
+    Args:
+        rules: how scores are made, views and models put together, and what is kept.
+        models: the views of each model. A model's are averaged in any case.
+    """
+    if rules.combination == "mean":
+        models = [[view for views in models for view in views]]
+    return [_averaged(rules, views) for views in models]
+
+
+def _averaged(rules: DetectionConfig, views: Sequence[View]) -> Found:
+    """By the means of the views' scores and of their boxes."""
+    features = views[0].features
+    scores = views[0].judge.scores(features, rules)
+    for view in views[1:]:
+        scores += view.judge.scores(view.features, rules)
+    scores /= np.float32(len(views))
+    refiners = [refine for refine in (view.refiner(rules) for view in views) if refine]
 
     def mean(regions: IntArray, labels: IntArray) -> FloatArray:
-        back = flip_horizontal(mirror(regions, labels), width)
-        return ((refine(regions, labels) + back) / 2).astype(np.float32)
+        moved = refiners[0](regions, labels)
+        for refine in refiners[1:]:
+            moved = moved + refine(regions, labels)
+        return moved / np.float32(len(refiners))
 
-    return mean
+    return candidates(features.boxes, scores, features.size, rules, mean if refiners else None)

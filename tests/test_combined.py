@@ -8,22 +8,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sppdet import modelnames
 from sppdet.batch import detect_dataset
-from sppdet.boxes import iou_matrix
+from sppdet.boxes import flip_horizontal, iou_matrix
 from sppdet.config import load_config
 from sppdet.datasets import load_voc, make_synthetic_voc
 from sppdet.detector import Detector
 from sppdet.errors import ConfigError
-from sppdet.images import read_image
+from sppdet.images import mirrored, read_image
+from sppdet.judging import View, judged
 from sppdet.progress import NullProgress
 from sppdet.rcnn import RcnnDetector
+from sppdet.region_features import RegionFeatures
 from sppdet.types import Detections, FloatArray
 from tests.made_detector import CLASSES, make_detector, picture
 
 # Every region that passes the threshold is kept.
-ALL = ("detection.soft_nms=0", "detection.nms_iou=1.0", "detection.vote_iou=0")
+UNION = "detection.combination=union"
+ALL = (UNION, "detection.soft_nms=0", "detection.nms_iou=1.0", "detection.vote_iou=0")
 KEEP = (*ALL, "detection.max_per_class=100000", "detection.max_candidates=100000")
 # What a backbone without a pretrained 1x1 head needs.
 PLAIN = (
@@ -33,7 +38,14 @@ PLAIN = (
     "head.semantic_levels=[]",
     "head.context=[]",
 )
-GREEDY = ("detection.soft_nms=0", "detection.nms_iou=0.4", "detection.vote_iou=0")
+GREEDY = (UNION, "detection.soft_nms=0", "detection.nms_iou=0.4", "detection.vote_iou=0")
+
+
+# Two that average: of one backbone, at different scales.
+MEMBERS = (
+    make_detector("detection.max_candidates=100000"),
+    make_detector("detection.max_candidates=100000", "features.scales=[128]", seed=1),
+)
 
 
 def rows(found: Detections) -> set[tuple[float, ...]]:
@@ -75,11 +87,53 @@ def test_nms_judges_all_members_boxes_together() -> None:
     assert both & rows(other.detect(image))
 
 
-def test_a_model_twice_finds_what_it_finds_once() -> None:
-    one = make_detector(*GREEDY)
+@pytest.mark.parametrize("combination", ["union", "mean"])
+def test_a_model_twice_finds_what_it_finds_once(combination: str) -> None:
+    one = make_detector(*GREEDY, f"detection.combination={combination}")
     for seed in range(3):
         image = picture(seed=seed)
         assert rows(one.combined(one).detect(image)) == rows(one.detect(image))
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 99), mirror=st.booleans())
+def test_members_scores_and_boxes_are_averaged(seed: int, mirror: bool) -> None:
+    image = picture(seed=seed)
+    every = load_config(None, ["detection.score_threshold=-1e9"], base=MEMBERS[0].config)
+    views = []
+    for member in MEMBERS:
+        maps, boxes = member.extractor(image), MEMBERS[0].propose(image)
+        views.append([View(member.judge, RegionFeatures(member.head, maps, boxes))])
+        if mirror:
+            turned, flipped = member.extractor(mirrored(image)), flip_horizontal(boxes, maps.width)
+            features = RegionFeatures(member.head, turned, flipped)
+            views[-1].append(View(member.judge, features, mirrored=True))
+    rules = replace(every.detection, combination="mean", box_regression=bool(seed % 2))
+    apart = [judged(rules, [of_one])[0] for of_one in views]
+    (both,) = judged(rules, views)
+    # The same regions may be of the same classes, in the same order.
+    assert len(both.labels) > len(CLASSES)
+    assert np.array_equal(both.labels, apart[0].labels)
+    assert np.array_equal(both.labels, apart[1].labels)
+    np.testing.assert_allclose(both.scores, (apart[0].scores + apart[1].scores) / 2, atol=1e-4)
+    side = (image.shape[1], image.shape[0]) * 2
+    inside = np.ones(len(both.labels), bool)  # clipped boxes are clipped after the mean
+    for found in apart:
+        inside &= ((found.boxes > 0.01) & (found.boxes < np.array(side) - 0.01)).all(axis=1)
+    mean = (apart[0].boxes + apart[1].boxes) / 2
+    np.testing.assert_allclose(both.boxes[inside], mean[inside], atol=1e-3)
+
+
+def test_the_order_of_members_does_not_matter_to_means() -> None:
+    one, other = MEMBERS
+    image = picture(seed=7)
+    found, turned = one.combined(other).detect(image), other.combined(one).detect(image)
+    assert len(found) > 0
+    assert np.array_equal(found.labels, turned.labels)
+    np.testing.assert_allclose(found.scores, turned.scores, atol=1e-4)
+    np.testing.assert_allclose(found.boxes, turned.boxes, atol=1e-2)
+    apart = rows(one.detect(image)) | rows(other.detect(image))
+    assert not rows(found) & apart
 
 
 def test_a_combination_of_combinations_holds_all() -> None:

@@ -315,6 +315,7 @@ def test_votes_of_huge_scores_do_not_overflow() -> None:
     "wrong",
     [
         {"regressors": "none"},
+        {"combination": "median"},
         {"vote_iou": 1.5},
         {"nms_iou": -0.1},
         {"max_candidates": 0},

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from sppdet.batch import detect_dataset
 from sppdet.boxes import flip_horizontal
-from sppdet.config import Config
+from sppdet.config import Config, load_config
 from sppdet.datasets import load_voc, make_synthetic_voc
 from sppdet.detector import Detector
 from sppdet.images import mirrored, read_image
+from sppdet.judging import View, judged
 from sppdet.progress import NullProgress
 from sppdet.region_features import RegionFeatures
 from sppdet.types import Detections, FloatArray, ImageArray
@@ -90,18 +91,18 @@ def test_scores_and_boxes_are_means_of_both(detector: Detector, regressors: str)
     assert maps.mirrored is not None
     here = RegionFeatures(detector.head, maps, boxes)
     there = RegionFeatures(detector.head, maps.mirrored, flip_horizontal(boxes, 120))
-    one, other = detector.found(rules, here), detector.found(rules, there)
-    both = detector.found(rules, here, there)
+    views = View(detector.judge, here), View(detector.judge, there, mirrored=True)
+    (one,), (other,) = (judged(rules, [[view]]) for view in views)
+    (both,) = judged(rules, [views])
     # Nothing is below the threshold, so the three know the same regions in the same order.
     assert np.array_equal(one.labels, both.labels)
     np.testing.assert_allclose(both.scores, (one.scores + other.scores) / 2, atol=1e-5)
-    back = flip_horizontal(other.boxes, 120)
-    inside = (np.minimum(one.boxes, back) > 0.01).all(axis=1)
-    inside &= (np.maximum(one.boxes, back) < np.array([120, 90, 120, 90]) - 0.01).all(axis=1)
+    inside = (np.minimum(one.boxes, other.boxes) > 0.01).all(axis=1)
+    inside &= (np.maximum(one.boxes, other.boxes) < np.array([120, 90] * 2) - 0.01).all(axis=1)
     assert inside.sum() > 10  # clipped boxes are clipped after the mean, the others' before
-    mean = (one.boxes + back)[inside] / 2
+    mean = (one.boxes + other.boxes)[inside] / 2
     np.testing.assert_allclose(both.boxes[inside], mean, atol=1e-3)
-    assert np.abs(one.boxes - back).max() > 0.1
+    assert np.abs(one.boxes - other.boxes).max() > 0.1
 
 
 def test_boxes_stay_where_regression_is_off(detector: Detector) -> None:
@@ -124,7 +125,9 @@ def test_a_plain_detector_never_sees_the_mirror_image(detector: Detector) -> Non
 def test_combined_models_look_both_ways(detector: Detector) -> None:
     other = make_detector(*EVERYTHING, seed=1)
     image, boxes = picture(), regions(2, 120, 90)
-    together = detector.combined(other)
+    together = detector.with_settings(
+        load_config(None, ["detection.combination=union"], base=detector.config)
+    ).combined(other)
     found = together.detect_regions(together.look(image), boxes)
     alone = [one.detect_regions(one.look(image), boxes) for one in (detector, other)]
     expected = np.sort(np.concatenate([one.scores for one in alone]))
