@@ -22,7 +22,7 @@ class FeatureConfig:
 
     # The convolutional network, see `sppdet.backbones.BACKBONES`; or the path of a classifier's
     # model file, whose convolutional layers are used.
-    backbone: str = "efficientnet_lite0"
+    backbone: str = "efficientnet_lite2"
     # ImageNet weights; without them the network's weights are drawn from the seed.
     pretrained: bool = True
     # Fetch torchvision's weights from the network where this machine does not have them yet;
@@ -32,7 +32,7 @@ class FeatureConfig:
     taps: tuple[str, ...] = ("stage5",)
     # Short sides in pixels that the image is resized to; one forward pass each. The release uses
     # 480, 576, 688, 874, 1200 or 688 alone.
-    scales: tuple[int, ...] = (320, 640)
+    scales: tuple[int, ...] = (288, 576)
     # An image so long that its long side would exceed this many times the short side's target
     # is resized less, which bounds time and memory (Fast R-CNN does the same).
     max_elongation: float = 5 / 3

@@ -19,10 +19,10 @@ class FineTuneConfig:
     """
 
     # Optimisation steps; 0 leaves the layers as they were initialised.
-    steps: int = 9000
+    steps: int = 5400
     # Images a step, and regions taken from each (release: 128 regions in all).
-    images: int = 2
-    regions: int = 96
+    images: int = 4
+    regions: int = 48
     # Share of regions that are objects.
     foreground: float = 0.25
     # A region is an object from this IoU on, and background in the half-open interval below.
@@ -34,7 +34,7 @@ class FineTuneConfig:
     # Chance that a step sees an image altered, its maps computed anew, and not as they are stored.
     altered: float = 0.5
     # An altered image is shown at its scale times or divided by up to this,
-    zoom: float = 1.25
+    zoom: float = 1.5
     # and its brightness, contrast and saturation change by up to this share.
     recolour: float = 0.3
     # Peak learning rate of AdamW; it rises linearly for the warm-up share of the steps, then

@@ -32,6 +32,7 @@ from sppdet.training.run import LOG_FILE
 
 # Everything small, but every stage longer than the space between two saves of it.
 SETTINGS = (
+    "features.backbone=efficientnet_lite0",
     "features.scales=[96]",
     "head.reduce=8",
     "head.fc6=32",

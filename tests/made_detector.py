@@ -19,6 +19,7 @@ UNTRAINED = 2
 
 # One small scale, narrow layers and few proposals: nothing here has to detect anything.
 SMALL = (
+    "features.backbone=efficientnet_lite0",
     "features.scales=[96]",
     "head.reduce=8",
     "head.fc6=32",

@@ -162,7 +162,7 @@ def test_zoom_lies_on_both_sides_of_one_and_within_its_bounds(data: TrainingData
 
 def test_a_step_learns_from_altered_images_of_two_scales(data: TrainingData) -> None:
     head = RegionHead(CONFIG.head, data.maps.extractor, len(data.dataset.classes), seed=0)
-    tuner = FineTuner(head, replace(ALL, steps=12, regions=16), 0)
+    tuner = FineTuner(head, replace(ALL, steps=12, images=2, regions=16), 0)
     seen = [one for _, one in views(data, ALL)]
     assert {shown_scale(one) for one in seen} == {0, 1}
     shown = iter(seen)

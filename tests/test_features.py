@@ -60,7 +60,7 @@ def test_maps_have_the_size_of_the_resized_image(
 def test_channels_are_those_of_the_taps_in_order() -> None:
     whole = extractor(FeatureConfig(taps=("bottleneck", "stage5"), scales=(96,)))
     assert whole.config.taps == ("bottleneck", "stage5")
-    assert dict(whole.channels) == {"bottleneck": 320, "stage5": 112}
+    assert dict(whole.channels) == {"bottleneck": 352, "stage5": 120}
     photo = image(64, 80)
     x, factor_x, factor_y = whole.backbone.preprocess(photo, 96)
     maps = whole(photo).scaled[0]

@@ -392,8 +392,8 @@ def test_the_upper_stages_are_trained_and_stored() -> None:
     features, config = FORMS["upper"]
     head = RegionHead(config, extractor(features), 3)
     stages = {name for name, _ in head.named_parameters() if name.startswith("upper.")}
-    # Four inverted residuals of stage 6 and one of stage 7: three convolutions each.
-    assert len(stages) == 2 * 3 * 5
+    # Five inverted residuals of stage 6 and one of stage 7: three convolutions each.
+    assert len(stages) == 2 * 3 * 6
     assert stages <= set(head.state_dict())
     below = {id(parameter) for parameter in head.below_fc6()}
     assert below == {
