@@ -18,6 +18,8 @@ all three.
 
 from __future__ import annotations
 
+import sppdet  # isort: skip  # noqa: F401  (before torch, whose threads then wait asleep)
+
 import argparse
 import copy
 import dataclasses
