@@ -5,9 +5,9 @@
 Figures are medians over photos of a VOC split, the model loaded and everything compiled; all
 contenders see an image one after the other, so that a busy machine slows all alike. `in all` is a
 call of `detect` by itself; the stages are timed in a second pass over the same image, through the
-same public pieces. R-CNN mode runs the first model's backbone on every region and takes about 80
-seconds an image: it is timed on a few, and so is torchvision, whose detectors have random weights
-(no download) and stand for their speed only. Expect R-CNN mode to take over 200 times as long as
+same public pieces. R-CNN mode runs the first model's backbone on every region and takes about half
+a minute an image: it is timed on a few, and so is torchvision, whose detectors have random weights
+(no download) and stand for their speed only. Expect R-CNN mode to take some 90 times as long as
 ours. `--map N` then compares the mAP of both modes on N images, as `scripts/rcnn_map.py` does.
 """
 
@@ -68,7 +68,7 @@ TORCHVISION = {
 }
 RCNN = "R-CNN mode"
 # What R-CNN mode is expected to take on two cores, for the estimate before it starts.
-RCNN_SECONDS = 25.0
+RCNN_SECONDS = 30.0
 
 Run = Callable[[ImageArray], object]
 
