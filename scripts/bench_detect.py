@@ -13,6 +13,8 @@ ours. `--map N` then compares the mAP of both modes on N images, as `scripts/rcn
 
 from __future__ import annotations
 
+import sppdet  # isort: skip  # noqa: F401  (before torch, whose threads then wait asleep)
+
 import argparse
 import dataclasses
 import os
@@ -41,7 +43,7 @@ from sppdet.errors import SppdetError
 from sppdet.features import FeatureMaps
 from sppdet.files import atomic_write_json
 from sppdet.images import read_sample
-from sppdet.judging import View, judged
+from sppdet.judging import RegionView, judged
 from sppdet.progress import Progress, duration, terminal_progress
 from sppdet.rcnn import RcnnDetector
 from sppdet.region_features import RegionFeatures
@@ -120,11 +122,11 @@ def stage_seconds(detector: Detector, image: ImageArray) -> dict[str, float]:
     rules, models = detector.config.detection, []
     for one in (detector, *detector.partners):
         maps = seen[one.extractor]
-        views = [View(one.judge, _layer_by_layer(one, maps, boxes, lap))]
+        views = [RegionView(one.judge, _layer_by_layer(one, maps, boxes, lap))]
         if maps.mirrored is not None:
             flipped = flip_horizontal(boxes, maps.width)
             mirror = _layer_by_layer(one, maps.mirrored, flipped, lap)
-            views.append(View(one.judge, mirror, mirrored=True))
+            views.append(RegionView(one.judge, mirror, mirrored=True))
         models.append(views)
     select(judged(rules, models), detector.classes, rules)
     lap("NMS, boxes")

@@ -17,7 +17,7 @@ from sppdet.errors import ConfigError, ModelFormatError, SppdetError
 from sppdet.features import FeatureExtractor, FeatureMaps
 from sppdet.head import RegionHead
 from sppdet.images import as_image, mirrored
-from sppdet.judging import RegionJudge, View, judged
+from sppdet.judging import RegionJudge, RegionView, judged
 from sppdet.modelfile import ModelHeader, load_model, save_model
 from sppdet.modelnames import find_preset, members, resolve_model
 from sppdet.proposals import Proposer, make_proposer
@@ -223,11 +223,11 @@ class Detector:
         seen = dict(zip(self.extractors, maps, strict=True))
         for one in (self, *self.partners):
             own = seen[one.extractor]
-            views = [View(one.judge, RegionFeatures(one.head, own, boxes))]
+            views = [RegionView(one.judge, RegionFeatures(one.head, own, boxes))]
             if own.mirrored is not None:
                 flipped = flip_horizontal(boxes, own.width)
                 mirror = RegionFeatures(one.head, own.mirrored, flipped)
-                views.append(View(one.judge, mirror, mirrored=True))
+                views.append(RegionView(one.judge, mirror, mirrored=True))
             models.append(views)
         return select(judged(rules, models), self.classes, rules)
 
@@ -239,7 +239,7 @@ class Detector:
         `rules` replace the config's.
         """
         rules = rules or self.config.detection
-        return select(judged(rules, [[View(self.judge, features)]]), self.classes, rules)
+        return select(judged(rules, [[RegionView(self.judge, features)]]), self.classes, rules)
 
     def detect_many(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Detections | SppdetError]]:
         """Each file with its detections, or with the error that it gave; never stops early."""

@@ -56,7 +56,7 @@ class RegionJudge:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class View:
+class RegionView:
     """An image's regions as one model sees them.
 
     Attributes:
@@ -82,7 +82,7 @@ class View:
         return back
 
 
-def judged(rules: DetectionConfig, models: Sequence[Sequence[View]]) -> list[Found]:
+def judged(rules: DetectionConfig, models: Sequence[Sequence[RegionView]]) -> list[Found]:
     """The regions that may be objects, scored and moved: detections but for (soft-)NMS.
 
     Args:
@@ -94,7 +94,7 @@ def judged(rules: DetectionConfig, models: Sequence[Sequence[View]]) -> list[Fou
     return [_averaged(rules, views) for views in models]
 
 
-def _averaged(rules: DetectionConfig, views: Sequence[View]) -> Found:
+def _averaged(rules: DetectionConfig, views: Sequence[RegionView]) -> Found:
     """By the means of the views' scores and of their boxes."""
     features = views[0].features
     scores = views[0].judge.scores(features, rules)

@@ -19,7 +19,7 @@ from sppdet.datasets import load_voc, make_synthetic_voc
 from sppdet.detector import Detector
 from sppdet.errors import ConfigError
 from sppdet.images import mirrored, read_image
-from sppdet.judging import View, judged
+from sppdet.judging import RegionView, judged
 from sppdet.progress import NullProgress
 from sppdet.rcnn import RcnnDetector
 from sppdet.region_features import RegionFeatures
@@ -103,11 +103,11 @@ def test_members_scores_and_boxes_are_averaged(seed: int, mirror: bool) -> None:
     views = []
     for member in MEMBERS:
         maps, boxes = member.extractor(image), MEMBERS[0].propose(image)
-        views.append([View(member.judge, RegionFeatures(member.head, maps, boxes))])
+        views.append([RegionView(member.judge, RegionFeatures(member.head, maps, boxes))])
         if mirror:
             turned, flipped = member.extractor(mirrored(image)), flip_horizontal(boxes, maps.width)
             features = RegionFeatures(member.head, turned, flipped)
-            views[-1].append(View(member.judge, features, mirrored=True))
+            views[-1].append(RegionView(member.judge, features, mirrored=True))
     rules = replace(every.detection, combination="mean", box_regression=bool(seed % 2))
     apart = [judged(rules, [of_one])[0] for of_one in views]
     (both,) = judged(rules, views)

@@ -17,7 +17,7 @@ from sppdet.config import Config, load_config
 from sppdet.datasets import load_voc, make_synthetic_voc
 from sppdet.detector import Detector
 from sppdet.images import mirrored, read_image
-from sppdet.judging import View, judged
+from sppdet.judging import RegionView, judged
 from sppdet.progress import NullProgress
 from sppdet.region_features import RegionFeatures
 from sppdet.types import Detections, FloatArray, ImageArray
@@ -91,7 +91,7 @@ def test_scores_and_boxes_are_means_of_both(detector: Detector, regressors: str)
     assert maps.mirrored is not None
     here = RegionFeatures(detector.head, maps, boxes)
     there = RegionFeatures(detector.head, maps.mirrored, flip_horizontal(boxes, 120))
-    views = View(detector.judge, here), View(detector.judge, there, mirrored=True)
+    views = RegionView(detector.judge, here), RegionView(detector.judge, there, mirrored=True)
     (one,), (other,) = (judged(rules, [[view]]) for view in views)
     (both,) = judged(rules, [views])
     # Nothing is below the threshold, so the three know the same regions in the same order.
