@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torchvision.ops import nms as torchvision_nms
 
 from sppdet import boxes as geometry
 from sppdet.errors import ConfigError
-from sppdet.products import product
-from sppdet.suppression import soft_nms
+from sppdet.suppression import nms, soft_nms, vote
 from sppdet.types import Detections, FloatArray, IntArray
 
 # (region index, class) pairs -> boxes moved by each class's regressor.
@@ -81,31 +78,6 @@ class DetectionConfig:
                 raise ConfigError(
                     f"detection.{name} is {getattr(self, name)}", mend="give 0 or more"
                 )
-
-
-def nms(boxes: FloatArray, scores: FloatArray, iou: float) -> IntArray:
-    """`int64 (M,)` indices of the boxes that greedy NMS keeps, best score first.
-
-    Law: no two kept boxes overlap by more than `iou`, and every dropped one overlaps a kept box
-    of at least its score by more than `iou`.
-    """
-    kept = torchvision_nms(torch.tensor(boxes), torch.tensor(scores), iou)
-    return np.asarray(kept.numpy(), dtype=np.int64)
-
-
-def vote(kept: FloatArray, boxes: FloatArray, scores: FloatArray, iou: float) -> FloatArray:
-    """`float32 (M, 4)`: each of `kept (M, 4)` as the mean of the `boxes (N, 4)` that overlap it.
-
-    Only boxes of IoU at least `iou` count, weighted by `exp(score)`; a kept box that none
-    overlaps so stays. Source: Gidaris and Komodakis 2015, sec. 3.3.
-    """
-    # Only ratios of weights matter: with the best score at 0 nothing overflows.
-    weights = np.exp((scores - scores.max(initial=-np.inf)).astype(np.float64))
-    votes = (geometry.iou_matrix(kept, boxes) >= iou) * weights
-    total = votes.sum(axis=1, keepdims=True)
-    sums = product(votes, boxes.astype(np.float64))
-    mean = np.divide(sums, total, out=kept.astype(np.float64), where=total > 0)
-    return np.asarray(mean, dtype=np.float32)
 
 
 class Found(NamedTuple):

@@ -101,20 +101,19 @@ class RegionHead(RegionPooling):
         maps: FeatureMaps,
     ) -> Tensor:
         """What `layer` makes of the pooled vectors of one scale."""
-        values, semantic = joined
         out = layer.bias.expand(len(boxes), -1)
         start = 0
         if self.config.levels:
             windows = self.project(scaled, boxes)
-            pyramid = pooled(self.reduced(values), windows, self.config.levels, "max", False)
+            pyramid = pooled(self.reduced(joined), windows, self.config.levels, "max", False)
             start = pyramid.shape[1]
             out = F.linear(pyramid, layer.weight[:, :start], layer.bias)
-        if semantic is None:
+        if joined.semantic is None:
             return out
         for levels, factors in self.semantic_windows():
             for factor in factors:
                 share = layer.weight[:, start : start + self.semantic_channels]
-                product = self.on_grid(F.linear(semantic, share), values)
+                product = self.on_grid(F.linear(joined.semantic, share), joined.raw)
                 window = self.window(scaled, boxes, factor, maps)
                 out = out + pooled(product, window, levels, "mean", False)
                 start += self.semantic_channels

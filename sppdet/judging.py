@@ -45,8 +45,9 @@ class RegionJudge:
             return features.learned_boxes if learned else None
 
         def refine(regions: IntArray, labels: IntArray) -> FloatArray:
-            layer = features.rows(self.config.regression.layer, regions)
-            moved = regressors.refine(layer, features.boxes[regions], labels)
+            chosen, back = np.unique(regions, return_inverse=True)
+            layer = features.rows(self.config.regression.layer, chosen)
+            moved = regressors.refine(layer, features.boxes[chosen], back, labels)
             if not learned:
                 return moved
             both = (moved + features.learned_boxes(regions, labels)) / 2

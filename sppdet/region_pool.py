@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -25,8 +25,28 @@ from sppdet.projection import best_scale, project
 from sppdet.spp import Mode, spatial_pyramid_pool
 from sppdet.types import FloatArray, IntArray
 
-# The map that the pyramid pools, before it is reduced, and the pretrained head's map, if any.
-Joined = tuple[Tensor, Tensor | None]
+
+class Joined(NamedTuple):
+    """What the layers below pooling make of one map.
+
+    Attributes:
+        raw: the map itself `(h, w, C)`, float32.
+        deep: what the upper stages make of it `(h', w', C')`, on their coarser grid; None where
+            there are none.
+        semantic: the pretrained head's map `(h', w', C'')`, on the grid of the deepest map.
+    """
+
+    raw: Tensor
+    deep: Tensor | None
+    semantic: Tensor | None
+
+    def whole(self) -> Tensor:
+        """`(h, w, C' + C)`: all channels that the pyramid is made of, on the grid of `raw`."""
+        if self.deep is None:
+            return self.raw
+        return torch.cat([spread(self.deep, *self.raw.shape[:2]), self.raw], dim=2)
+
+
 # One scale's map, what it became, some boxes, and all maps -> one row a box.
 PoolScale = Callable[[ScaledMap, Joined, FloatArray, FeatureMaps], Tensor]
 
@@ -189,15 +209,14 @@ class RegionPooling(nn.Module):
         maps: FeatureMaps,
         flip: bool,
     ) -> Tensor:
-        values, semantic = joined
         parts = []
         if self.config.levels:
-            reduced = self.reduced(values)
+            reduced = self.reduced(joined)
             parts.append(
                 pooled(reduced, self.project(scaled, boxes), self.config.levels, "max", flip)
             )
-        if semantic is not None:
-            semantic = self.on_grid(semantic, values)
+        if joined.semantic is not None:
+            semantic = self.on_grid(joined.semantic, joined.raw)
             for levels, factors in self.semantic_windows():
                 # One call for all windows: it sums the map up once.
                 windows = np.concatenate([self.window(scaled, boxes, f, maps) for f in factors])
@@ -215,19 +234,14 @@ class RegionPooling(nn.Module):
         return self.project(scaled, grow(boxes, factor, maps.width, maps.height))
 
     def joined(self, raw: Tensor) -> Joined:
-        """The map that the pyramid pools, before it is reduced, and the pretrained head's map.
-
-        `raw (h, w, C)` is a map of the extractor's. The first is `(h, w, C')` float32; the other
-        `(h', w', C'')` is on the coarser grid of the upper stages where there are such.
-        """
+        """What becomes of a map `(h, w, C)` of the extractor's before pooling."""
         values = raw.float()
-        if self.upper is None:
-            if not self.semantic_channels:
-                return values, None
-            return values, self._semantic_map(values[..., self.semantic_slice])
-        deep = self.upper(values)
-        joined = torch.cat([spread(deep, *values.shape[:2]), values], dim=2)
-        return joined, self._semantic_map(deep) if self.semantic_channels else None
+        deep = None if self.upper is None else self.upper(values)
+        semantic = None
+        if self.semantic_channels:
+            source = values[..., self.semantic_slice] if deep is None else deep
+            semantic = self._semantic_map(source)
+        return Joined(values, deep, semantic)
 
     def on_grid(self, values: Tensor, like: Tensor) -> Tensor:
         """A map of the upper stages' grid interpolated onto that of `like`."""
@@ -245,12 +259,21 @@ class RegionPooling(nn.Module):
             return [(own, (1.0, *context))]
         return [(own, (1.0,))] * bool(own) + [((1,), context)] * bool(context)
 
-    def reduced(self, values: Tensor) -> Tensor:
-        """The normalised map, its channels reduced by the 1x1 convolution, in one product."""
+    def reduced(self, joined: Joined) -> Tensor:
+        """The normalised map, its channels reduced by the 1x1 convolution, in one product a grid.
+
+        What the upper stages gave is multiplied before it is spread: a mean of products is the
+        product of the mean, and there are four times as many cells and more channels after.
+        """
         if self.reduce is None:
-            return (values - self.mean) / self.std
+            return (joined.whole() - self.mean) / self.std
         weight = self.reduce.weight / self.std
-        return F.linear(values, weight, self.reduce.bias - weight @ self.mean)
+        bias = self.reduce.bias - weight @ self.mean
+        if joined.deep is None:
+            return F.linear(joined.raw, weight, bias)
+        deep, raw = torch.tensor_split(weight, [joined.deep.shape[2]], dim=1)
+        spread_out = self.on_grid(F.linear(joined.deep, deep), joined.raw)
+        return F.linear(joined.raw, raw, bias) + spread_out
 
 
 def _upper_stages(features: FeatureExtractor) -> UpperStages:

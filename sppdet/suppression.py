@@ -1,7 +1,8 @@
-"""Non-maximum suppression that lowers scores instead of dropping boxes, compiled.
+"""Non-maximum suppression of both kinds, and box voting, compiled: all act on one class's boxes.
 
-Two objects of a class may well overlap by more than the threshold of the greedy kind, which drops
-one of them; lowering its score keeps it, below what is surer (Bodla et al. 2017, "Soft-NMS").
+The greedy kind drops boxes. But two objects of a class may well overlap by more than its threshold;
+lowering a score instead keeps it, below what is surer (Bodla et al. 2017, "Soft-NMS"). An image
+has few boxes of a class and many classes: what costs is each call, not the arithmetic.
 """
 
 from __future__ import annotations
@@ -17,6 +18,31 @@ from sppdet.types import FloatArray, IntArray
 
 # Boxes that overlap by no more than this do not lower each other's scores.
 APART = 0.2
+
+
+def nms(boxes: FloatArray, scores: FloatArray, iou: float) -> IntArray:
+    """`int64 (M,)` indices of the boxes that greedy NMS keeps, best score first.
+
+    Boxes `float32 (N, 4)`, scores `float32 (N,)`; of equal scores the first counts as better. Law:
+    no two kept boxes overlap by more than `iou`, and every dropped one overlaps a kept box of at
+    least its score by more than `iou`.
+    """
+    order = np.argsort(-scores, kind="stable").astype(np.int64)
+    kept: IntArray = order[_keep(np.ascontiguousarray(boxes, np.float64), order, float(iou))]
+    return kept
+
+
+def vote(kept: FloatArray, boxes: FloatArray, scores: FloatArray, iou: float) -> FloatArray:
+    """`float32 (M, 4)`: each of `kept (M, 4)` as the mean of the `boxes (N, 4)` that overlap it.
+
+    Only boxes of IoU at least `iou` count, weighted by `exp(score)`; a kept box that none
+    overlaps so stays. Source: Gidaris and Komodakis 2015, sec. 3.3.
+    """
+    # Only ratios of weights matter: with the best score at 0 nothing overflows.
+    weights = np.exp((scores - scores.max(initial=-np.inf)).astype(np.float64))
+    moved = np.array(kept, np.float64)
+    _move(moved, np.ascontiguousarray(boxes, np.float64), weights, float(iou))
+    return moved.astype(np.float32)
 
 
 def soft_nms(
@@ -35,6 +61,54 @@ def soft_nms(
     count = _lower(corners, lowered, strength, APART, floor, kept)
     kept = kept[:count]
     return kept, lowered[kept].astype(np.float32)
+
+
+@kernel
+def _iou(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:
+    """Intersection over union of two boxes; 0 where both areas are 0."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    inter: float = width * height
+    both = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    union: float = both - inter
+    return inter / union
+
+
+@kernel
+def _keep(boxes: NDArray[np.floating[Any]], order: IntArray, iou: float) -> NDArray[np.bool_]:
+    """Which places of `order`, from the best box to the worst, greedy NMS keeps."""
+    kept = np.ones(len(order), np.bool_)
+    for i in range(len(order)):
+        if not kept[i]:
+            continue
+        for j in range(i + 1, len(order)):
+            if kept[j] and _iou(boxes[order[i]], boxes[order[j]]) > iou:
+                kept[j] = False
+    return kept
+
+
+@kernel
+def _move(
+    kept: NDArray[np.floating[Any]],
+    boxes: NDArray[np.floating[Any]],
+    weights: NDArray[np.floating[Any]],
+    iou: float,
+) -> None:
+    """Puts into each row of `kept` the weighted mean of the boxes that overlap it enough."""
+    sums = np.empty(4)
+    for i in range(len(kept)):
+        total = 0.0
+        sums[:] = 0.0
+        for j in range(len(boxes)):
+            if _iou(kept[i], boxes[j]) >= iou:
+                total += weights[j]
+                for k in range(4):
+                    sums[k] += weights[j] * boxes[j, k]
+        if total > 0:
+            for k in range(4):
+                kept[i, k] = sums[k] / total
 
 
 @kernel
@@ -60,19 +134,11 @@ def _lower(
         kept[count] = best
         count += 1
         left[best] = False
-        x1, y1, x2, y2 = boxes[best]
-        area = (x2 - x1) * (y2 - y1)
         for i in range(number):
-            if not left[i]:
-                continue
-            width = min(x2, boxes[i, 2]) - max(x1, boxes[i, 0])
-            height = min(y2, boxes[i, 3]) - max(y1, boxes[i, 1])
-            if width <= 0 or height <= 0:
-                continue
-            own = (boxes[i, 2] - boxes[i, 0]) * (boxes[i, 3] - boxes[i, 1])
-            iou = width * height / (area + own - width * height)
-            if iou > apart:
-                scores[i] -= iou * iou / strength
+            if left[i]:
+                iou = _iou(boxes[best], boxes[i])
+                if iou > apart:
+                    scores[i] -= iou * iou / strength
     return count
 
 
@@ -84,5 +150,8 @@ def is_compiled() -> bool:
 def warm_up(announce: Callable[[str], object] | None = None) -> None:
     """Load the machine code, making it first where there is none yet."""
     if announce is not None and not is_compiled():
-        announce("compiling non-maximum suppression, once after installing (about a second)")
-    soft_nms(np.zeros((1, 4), np.float32), np.zeros(1, np.float32), 1.0, -1.0, 1)
+        announce("compiling non-maximum suppression, once after installing (about two seconds)")
+    boxes, scores = np.zeros((1, 4), np.float32), np.zeros(1, np.float32)
+    soft_nms(boxes, scores, 1.0, -1.0, 1)
+    nms(boxes, scores, 0.5)
+    vote(boxes, boxes, scores, 0.5)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sppdet.boxes import areas, iou_matrix
-from sppdet.detection import DetectionConfig, Found, Refine, candidates, nms, select, vote
+from sppdet.detection import DetectionConfig, Found, Refine, candidates, select
 from sppdet.errors import ConfigError
+from sppdet.suppression import nms, vote
 from sppdet.types import Detections, FloatArray, IntArray
 
 Box = tuple[int, int, int, int]

@@ -46,7 +46,8 @@ def test_nothing_in_nothing_trained() -> None:
     collector.add(none, empty, empty, np.zeros(0, dtype=np.int64))
     regressors = collector.finish()
     assert not regressors.trained.any()
-    assert regressors.refine(none, empty, np.zeros(0, dtype=np.int64)).shape == (0, 4)
+    nobody = np.zeros(0, dtype=np.int64)
+    assert regressors.refine(none, empty, nobody, nobody).shape == (0, 4)
 
 
 @pytest.mark.parametrize("max_normal_dim", [2048, 0])
@@ -59,7 +60,16 @@ def test_a_planted_relation_is_recovered(max_normal_dim: int, scale: float) -> N
     np.testing.assert_allclose(regressors.weights[: K - 1], truth, atol=1e-4)
     np.testing.assert_allclose(regressors.bias[: K - 1], 0.02, atol=1e-4)
     features, boxes, gt_boxes, labels = samples
-    np.testing.assert_allclose(regressors.refine(features, boxes, labels), gt_boxes, atol=0.05)
+    every = np.arange(len(boxes))
+    moved = regressors.refine(features, boxes, every, labels)
+    np.testing.assert_allclose(moved, gt_boxes, atol=0.05)
+    # Some of them, in another order, one for two classes: each by itself.
+    some = np.array([7, 3, 7, 0])
+    for_classes = np.array([labels[7], labels[3], 1 - labels[7], labels[0]])
+    again = regressors.refine(features, boxes, some, for_classes)
+    np.testing.assert_allclose(again[[0, 1, 3]], moved[some[[0, 1, 3]]], rtol=1e-5)
+    offsets = features[7] @ regressors.weights[1 - labels[7]] + regressors.bias[1 - labels[7]]
+    np.testing.assert_allclose(again[2:3], decode(offsets[None], boxes[7:8]), rtol=1e-5)
 
 
 def test_a_box_of_an_untrained_class_stays_and_the_input_is_not_touched() -> None:
@@ -69,7 +79,7 @@ def test_a_box_of_an_untrained_class_stays_and_the_input_is_not_touched() -> Non
     labels = labels.copy()
     labels[::5] = K - 1
     before = boxes.copy()
-    refined = regressors.refine(features, boxes, labels)
+    refined = regressors.refine(features, boxes, np.arange(len(boxes)), labels)
     np.testing.assert_array_equal(boxes, before)
     np.testing.assert_array_equal(refined[::5], boxes[::5])
     assert (refined[1::5] != boxes[1::5]).any()

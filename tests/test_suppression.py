@@ -1,15 +1,16 @@
-"""Soft-NMS against a restatement in plain Python, and its limits."""
+"""Soft-NMS against a restatement in plain Python, and its limits; NMS against torchvision's."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torchvision.ops import nms as torchvision_nms
 
 from sppdet.boxes import iou_matrix
-from sppdet.detection import nms
-from sppdet.suppression import APART, soft_nms
+from sppdet.suppression import APART, nms, soft_nms
 from sppdet.types import FloatArray
 
 
@@ -58,12 +59,20 @@ def test_it_is_its_restatement(
     assert (lowered <= scores[kept]).all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 60), iou=st.floats(0.05, 0.95))
+def test_the_greedy_kind_is_torchvisions(seed: int, count: int, iou: float) -> None:
+    boxes, scores = some(seed, count)
+    # torchvision's IoUs are float32.
+    assume(np.abs(iou_matrix(boxes, boxes) - iou).min(initial=1.0) > 1e-6)
+    expected = torchvision_nms(torch.from_numpy(boxes), torch.from_numpy(scores), iou)
+    assert nms(boxes, scores, iou).tolist() == expected.tolist()
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_without_mercy_it_is_the_greedy_kind(seed: int) -> None:
     boxes, scores = some(seed, 25)
-    # torchvision's IoUs are float32.
-    assume(np.abs(iou_matrix(boxes, boxes) - APART).min() > 1e-6)
     kept, lowered = soft_nms(boxes, scores, 1e-6, -100.0, 25)
     assert kept.tolist() == nms(boxes, scores, APART).tolist()
     np.testing.assert_array_equal(lowered, scores[kept])

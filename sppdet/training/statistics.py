@@ -30,7 +30,7 @@ def map_statistics(head: RegionHead, data: TrainingData) -> tuple[Tensor, Tensor
     cells = 0
     for maps, _ in sampled_maps(data):
         for scaled in maps.scaled:
-            values = head.joined(scaled.map)[0].double().flatten(0, 1)
+            values = head.joined(scaled.map).whole().double().flatten(0, 1)
             total = total + values.sum(dim=0)
             squares = squares + values.square().sum(dim=0)
             cells += len(values)
