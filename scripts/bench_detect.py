@@ -34,20 +34,17 @@ from torchvision.models.detection import (
     fasterrcnn_resnet50_fpn,
 )
 
-from sppdet.boxes import flip_horizontal
 from sppdet.cli.common import use_threads
 from sppdet.datasets import load_voc
 from sppdet.detection import select
 from sppdet.detector import Detector
 from sppdet.errors import SppdetError
-from sppdet.features import FeatureMaps
 from sppdet.files import atomic_write_json
 from sppdet.images import read_sample
 from sppdet.judging import RegionView, judged
 from sppdet.progress import Progress, duration, terminal_progress
 from sppdet.rcnn import RcnnDetector
-from sppdet.region_features import RegionFeatures
-from sppdet.types import FloatArray, ImageArray
+from sppdet.types import ImageArray
 from sppdet.warmup import warm_up
 
 STAGES = (
@@ -117,17 +114,13 @@ def stage_seconds(detector: Detector, image: ImageArray) -> dict[str, float]:
 
     boxes = detector.propose(image)
     lap("proposals")
-    seen = dict(zip(detector.extractors, detector.look(image), strict=True))
+    maps = detector.look(image)
     lap("resize, conv")
-    rules, models = detector.config.detection, []
-    for one in (detector, *detector.partners):
-        maps = seen[one.extractor]
-        views = [RegionView(one.judge, _layer_by_layer(one, maps, boxes, lap))]
-        if maps.mirrored is not None:
-            flipped = flip_horizontal(boxes, maps.width)
-            mirror = _layer_by_layer(one, maps.mirrored, flipped, lap)
-            views.append(RegionView(one.judge, mirror, mirrored=True))
-        models.append(views)
+    models, rules = detector.region_views(maps, boxes), detector.config.detection
+    for view in (view for views in models for view in views):
+        _layer_by_layer(view, lap)
+        view.judge.svms.scores(view.features.layer(view.judge.config.svm.layer))
+        lap("SVMs")
     select(judged(rules, models), detector.classes, rules)
     lap("NMS, boxes")
     # Detecting scored the regions once more.
@@ -135,27 +128,21 @@ def stage_seconds(detector: Detector, image: ImageArray) -> dict[str, float]:
     return found
 
 
-def _layer_by_layer(
-    detector: Detector, maps: FeatureMaps, boxes: FloatArray, lap: Callable[[str], None]
-) -> RegionFeatures:
-    """The features of the regions, all layers that are read computed; `lap` is told of each."""
-    joined = detector.head.join(maps)
+def _layer_by_layer(view: RegionView, lap: Callable[[str], None]) -> None:
+    """Computes all layers of a view that are read, telling `lap` of each."""
+    features, config = view.features, view.judge.config
     with torch.inference_mode():
-        for scale in range(len(maps.scaled)):
-            joined.at(scale)
+        for scale in range(len(features.maps.maps.scaled)):
+            features.maps.at(scale)
     lap("upper conv")
-    features = RegionFeatures(detector.head, joined, boxes)
-    read = {detector.config.svm.layer}
-    if detector.config.detection.regressors != "learned":
-        read.add(detector.config.regression.layer)
+    read = {config.svm.layer}
+    if config.detection.regressors != "learned":
+        read.add(config.regression.layer)
     last_read = max(list(LAYERS).index(layer) for layer in read)
     for layer, stage in list(LAYERS.items())[: 1 + last_read]:
         if layer != "pool" or "pool" in read:
             features.layer(layer)
             lap(stage)
-    detector.svms.scores(features.layer(detector.config.svm.layer))
-    lap("SVMs")
-    return features
 
 
 def torchvision_run(name: str) -> Run:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 from sppdet.detector import Detector
-from sppdet.features import FeatureMaps
+from sppdet.features import FeatureMaps, ImageView
 from sppdet.files import sha256
 from sppdet.images import mirrored, read_image, read_sample
 from sppdet.mapstore import MapStore
 from sppdet.progress import Progress
 from sppdet.proposals import propose_all
-from sppdet.types import Dataset, Detections, ImageArray, Sample
+from sppdet.types import Dataset, Detections, Sample
 
 
 def detect_dataset(
@@ -32,36 +31,35 @@ def detect_dataset(
     part of a data set would be wrong.
     """
     cache = None if cache_dir is None else cache_dir / "proposals"
-    stores = None
-    if cache_dir is not None:
-        stores = [MapStore(cache_dir / "maps", one) for one in detector.extractors]
+    stores = None if cache_dir is None else _Stores(cache_dir / "maps", detector.views)
     paths = [sample.path for sample in dataset]
     found = propose_all(paths, read_image, detector.propose, cache, workers=workers)
     out: dict[str, Detections] = {}
     with progress.task("detecting", len(dataset)) as advance:
         for sample, boxes in zip(dataset, found, strict=True):
-            seen = (
-                detector.look(read_sample(sample))
-                if stores is None
-                else _kept(sample, stores, detector.config.detection.mirror)
-            )
+            seen = detector.look(read_sample(sample)) if stores is None else stores.look(sample)
             out[sample.image_id] = detector.detect_regions(seen, boxes)
             advance(1)
     return out
 
 
-def _kept(sample: Sample, stores: list[MapStore], mirror: bool) -> tuple[FeatureMaps, ...]:
-    """What `Detector.look` gives, from the stores or put there; mirror images are of their own."""
-    digest = sha256(sample.path.read_bytes())
-    found = tuple(_from_store(store, digest, lambda: read_sample(sample)) for store in stores)
-    if not mirror:
-        return found
-    turned = sha256(digest, "mirrored")
-    others = (_from_store(store, turned, lambda: mirrored(read_sample(sample))) for store in stores)
-    return tuple(replace(one, mirrored=other) for one, other in zip(found, others, strict=True))
+class _Stores:
+    """The maps of a detector's views, kept on disk."""
+
+    def __init__(self, folder: Path, views: Sequence[ImageView]) -> None:
+        self._views = [(view, MapStore(folder, view.extractor)) for view in views]
+
+    def look(self, sample: Sample) -> tuple[FeatureMaps, ...]:
+        """What `Detector.look` gives, from the stores or put there."""
+        digest = sha256(sample.path.read_bytes())
+        return tuple(_kept(sample, digest, view, store) for view, store in self._views)
 
 
-def _from_store(store: MapStore, digest: str, read: Callable[[], ImageArray]) -> FeatureMaps:
+def _kept(sample: Sample, digest: str, view: ImageView, store: MapStore) -> FeatureMaps:
+    """The maps of one view; mirror images have files of their own."""
+    if view.mirrored:
+        digest = sha256(digest, "mirrored")
     if not store.has(digest):
-        store.compute(digest, read())
+        image = read_sample(sample)
+        store.compute(digest, mirrored(image) if view.mirrored else image)
     return store.load(digest)

@@ -47,9 +47,13 @@ class DetectionConfig:
     box_regression: bool = True
     # Which: the ridge regressors (release), those that fine-tuning learned, or the mean of both.
     regressors: str = "both"
-    # Look at the mirror image too, at nearly twice the time: a region's scores and boxes are the
-    # means of both.
+    # An image is looked at once at each of these times `features.scales`, and the mirror image too
+    # where `mirror` says so: a region's scores and boxes are the means of what it has in all views.
+    # Each view takes about as long as a detection with one.
+    zooms: tuple[float, ...] = (1.0,)
     mirror: bool = False
+    # At these times `features.scales` the mirror image is looked at.
+    mirror_zooms: tuple[float, ...] = (1.0,)
     # Of several models as one: a region's scores and boxes are the means of theirs, or all of
     # theirs go into NMS together (union: the paper, sec. 4.4).
     combination: str = "mean"
@@ -68,6 +72,12 @@ class DetectionConfig:
                 raise ConfigError(
                     f"detection.{name} is {getattr(self, name)}", mend="give a number in [0, 1]"
                 )
+        for name in ("zooms", "mirror_zooms"):
+            zooms = getattr(self, name)
+            if not zooms or min(zooms) <= 0:
+                raise ConfigError(
+                    f"detection.{name} is {list(zooms)}", mend="give one number above 0 or more"
+                )
         for name in ("max_candidates", "max_per_class"):
             if getattr(self, name) < 1:
                 raise ConfigError(
@@ -78,6 +88,11 @@ class DetectionConfig:
                 raise ConfigError(
                     f"detection.{name} is {getattr(self, name)}", mend="give 0 or more"
                 )
+
+    def views(self) -> list[tuple[float, bool]]:
+        """How an image is looked at: each view's zoom, and whether it is of the mirror image."""
+        turned = self.mirror_zooms if self.mirror else ()
+        return [*((zoom, False) for zoom in self.zooms), *((zoom, True) for zoom in turned)]
 
 
 class Found(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +13,9 @@ from sppdet.boxes import flip_horizontal
 from sppdet.config import Config, differences, from_dict, load_config, to_dict
 from sppdet.detection import DetectionConfig, select
 from sppdet.errors import ConfigError, ModelFormatError, SppdetError
-from sppdet.features import FeatureExtractor, FeatureMaps
+from sppdet.features import FeatureExtractor, FeatureMaps, ImageView
 from sppdet.head import RegionHead
-from sppdet.images import as_image, mirrored
+from sppdet.images import as_image
 from sppdet.judging import RegionJudge, RegionView, judged
 from sppdet.modelfile import ModelHeader, load_model, save_model
 from sppdet.modelnames import find_preset, members, resolve_model
@@ -39,6 +38,7 @@ class Detector:
         config: everything it was trained with and detects by.
         partners: other models that judge the same regions; see `combined`.
         extractors: what sees the image: its own, and those of partners that read other maps.
+        views: the ways in which they look at it (`detection.zooms`, `detection.mirror`).
         judge: what this model by itself makes of regions' features.
     """
 
@@ -58,6 +58,7 @@ class Detector:
         self.judge = RegionJudge(config, svms, regressors)
         seeing = (self.extractor, *(one.extractor for one in partners))
         self.extractors = tuple(dict.fromkeys(seeing))
+        self.views = tuple(view for one in self.extractors for view in _views(config, one))
         self.propose: Proposer = make_proposer(config.proposals)
 
     @classmethod
@@ -146,15 +147,9 @@ class Detector:
                     f"{name} was fixed when the model was trained",
                     mend=f"change {free} only, or train a model with it",
                 )
-        head, extractor = self.head, self.extractor
-        if config.features != self.config.features:
-            extractor = FeatureExtractor(
-                config.features, seed=config.seed, device=str(extractor.device)
-            )
-            head = copy.copy(head)
-            head.features = config.features
-        alone = Detector(self.classes, config, extractor, head, self.svms, self.regressors)
         scales = config.features.scales
+        head, extractor = self.head.at_scales(scales), self.extractor.at_scales(scales)
+        alone = Detector(self.classes, config, extractor, head, self.svms, self.regressors)
         partners = (
             one.with_settings(_at_scales(one.config, scales))
             if one.extractor is self.extractor
@@ -201,35 +196,32 @@ class Detector:
         return self.detect_regions(self.look(pixels), self.propose(pixels))
 
     def look(self, image: ImageArray) -> tuple[FeatureMaps, ...]:
-        """The maps of an RGB image `uint8 (H, W, 3)`, those of each of `extractors`.
-
-        Where the rules ask for it they know the mirror image's.
-        """
-        seen = tuple(extractor(image) for extractor in self.extractors)
-        if not self.config.detection.mirror:
-            return seen
-        other = mirrored(image)
-        return tuple(
-            replace(maps, mirrored=extractor(other))
-            for maps, extractor in zip(seen, self.extractors, strict=True)
-        )
+        """The maps of an RGB image `uint8 (H, W, 3)` in each of `views`."""
+        return tuple(view(image) for view in self.views)
 
     def detect_regions(self, maps: Sequence[FeatureMaps], boxes: FloatArray) -> Detections:
-        """The objects among given regions `(N, 4)` of an image whose maps, of `look`, are known.
+        """The objects among given regions `(N, 4)` of an image whose maps, of `look`, are known."""
+        rules = self.config.detection
+        return select(judged(rules, self.region_views(maps, boxes)), self.classes, rules)
 
-        Maps that do not know the mirror image's will do: it then has no say.
+    def region_views(
+        self, maps: Sequence[FeatureMaps], boxes: FloatArray
+    ) -> list[list[RegionView]]:
+        """Given regions `(N, 4)` of an image as each model sees them in each view of its maps.
+
+        `maps` are those of `look`. Nothing is computed yet but what mirrored boxes are.
         """
-        rules, models = self.config.detection, []
-        seen = dict(zip(self.extractors, maps, strict=True))
+        seen = dict(zip(self.views, maps, strict=True))
+        models = []
         for one in (self, *self.partners):
-            own = seen[one.extractor]
-            views = [RegionView(one.judge, RegionFeatures(one.head, own, boxes))]
-            if own.mirrored is not None:
-                flipped = flip_horizontal(boxes, own.width)
-                mirror = RegionFeatures(one.head, own.mirrored, flipped)
-                views.append(RegionView(one.judge, mirror, mirrored=True))
+            views = []
+            for view in _views(self.config, one.extractor):
+                own = flip_horizontal(boxes, seen[view].width) if view.mirrored else boxes
+                head = one.head.at_scales(view.extractor.config.scales)
+                features = RegionFeatures(head, seen[view], own)
+                views.append(RegionView(one.judge, features, view.mirrored))
             models.append(views)
-        return select(judged(rules, models), self.classes, rules)
+        return models
 
     def detect_features(
         self, features: RegionFeatures, *, rules: DetectionConfig | None = None
@@ -248,6 +240,10 @@ class Detector:
                 yield path, self.detect(path)
             except SppdetError as error:
                 yield path, error
+
+
+def _views(config: Config, extractor: FeatureExtractor) -> list[ImageView]:
+    return [ImageView(extractor.zoomed(zoom), turned) for zoom, turned in config.detection.views()]
 
 
 def _at_scales(config: Config, scales: tuple[int, ...]) -> Config:

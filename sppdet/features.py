@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 from sppdet.backbones import Backbone, load_backbone
 from sppdet.backbones.geometry import Geometry
 from sppdet.errors import ConfigError
+from sppdet.images import mirrored
 from sppdet.types import ImageArray
 
 
@@ -71,19 +74,16 @@ class FeatureMaps:
     Attributes:
         scaled: in the order of `FeatureConfig.scales`.
         width, height: of the image in pixels.
-        mirrored: the maps of the mirror image, where detection looks at it too.
     """
 
     scaled: tuple[ScaledMap, ...]
     width: int
     height: int
-    mirrored: FeatureMaps | None = None
 
     def to(self, dtype: torch.dtype) -> FeatureMaps:
         """The same maps with values of another type."""
         scaled = tuple(replace(one, map=one.map.to(dtype)) for one in self.scaled)
-        mirrored = None if self.mirrored is None else self.mirrored.to(dtype)
-        return replace(self, scaled=scaled, mirrored=mirrored)
+        return replace(self, scaled=scaled)
 
 
 class FeatureExtractor:
@@ -120,6 +120,20 @@ class FeatureExtractor:
         # Taps of one stride may be centred apart; the deepest one's geometry serves all.
         self.geometry: Geometry = self.backbone.geometries[config.taps[0]]
         self.forward = self.backbone.for_inference(config.taps)
+        self._at_scales: dict[tuple[int, ...], FeatureExtractor] = {config.scales: self}
+
+    def at_scales(self, scales: tuple[int, ...]) -> FeatureExtractor:
+        """This extractor at other scales, its backbone shared; for the same scales the same."""
+        if scales not in self._at_scales:
+            other = copy.copy(self)
+            other.config = replace(self.config, scales=scales)
+            self._at_scales[scales] = other
+        return self._at_scales[scales]
+
+    def zoomed(self, zoom: float) -> FeatureExtractor:
+        """This extractor at its scales times `zoom`, to whole pixels."""
+        scales = (max(1, math.floor(scale * zoom + 0.5)) for scale in self.config.scales)
+        return self.at_scales(tuple(scales))
 
     def digest(self) -> str:
         """What the maps depend on besides the image, as text: the config and the weights."""
@@ -147,3 +161,18 @@ class FeatureExtractor:
         maps = [found[tap][0].permute(1, 2, 0) for tap in self.config.taps]
         joined = maps[0] if len(maps) == 1 else torch.cat(maps, dim=2)
         return ScaledMap(joined.contiguous().cpu(), factor_x, factor_y)
+
+
+class ImageView(NamedTuple):
+    """One way to look at an image; called with the image, it gives the maps.
+
+    Attributes:
+        extractor: computes them, at its scales.
+        mirrored: whether it is the mirror image that it is given.
+    """
+
+    extractor: FeatureExtractor
+    mirrored: bool = False
+
+    def __call__(self, image: ImageArray) -> FeatureMaps:
+        return self.extractor(mirrored(image) if self.mirrored else image)

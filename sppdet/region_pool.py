@@ -8,7 +8,9 @@ ImageNet training knew and the narrow bottleneck below it hides.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Self
 
@@ -106,6 +108,12 @@ class RegionPooling(nn.Module):
         if self.upper is not None:
             self.upper.freeze()
         return self
+
+    def at_scales(self, scales: tuple[int, ...]) -> Self:
+        """These layers, weights shared, for maps of other scales."""
+        other = copy.copy(self)
+        other.features = replace(self.features, scales=scales)
+        return other
 
     def below_fc6(self) -> list[nn.Parameter]:
         """The parameters that the pooled vectors depend on."""

@@ -322,6 +322,9 @@ def test_votes_of_huge_scores_do_not_overflow() -> None:
         {"max_candidates": 0},
         {"softmax_weight": -1.0},
         {"soft_nms": -0.1},
+        {"zooms": ()},
+        {"zooms": (1.0, 0.0)},
+        {"mirror_zooms": (-1.25,)},
     ],
 )
 def test_wrong_rules_are_named(wrong: dict[str, object]) -> None:

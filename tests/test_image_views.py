@@ -1,4 +1,4 @@
-"""Looking at the mirror image too: left and right then mean the same to the detector."""
+"""Looking more than once: at the mirror image, to which left and right are the same, and zoomed."""
 
 from __future__ import annotations
 
@@ -87,10 +87,9 @@ def test_without_it_they_do_not(detector: Detector) -> None:
 def test_scores_and_boxes_are_means_of_both(detector: Detector, regressors: str) -> None:
     image, boxes = picture(seed=4), regions(4, 120, 90)
     rules = replace(detector.config.detection, regressors=regressors)
-    maps = detector.look(image)[0]
-    assert maps.mirrored is not None
+    maps, turned = detector.look(image)
     here = RegionFeatures(detector.head, maps, boxes)
-    there = RegionFeatures(detector.head, maps.mirrored, flip_horizontal(boxes, 120))
+    there = RegionFeatures(detector.head, turned, flip_horizontal(boxes, 120))
     views = RegionView(detector.judge, here), RegionView(detector.judge, there, mirrored=True)
     (one,), (other,) = (judged(rules, [[view]]) for view in views)
     (both,) = judged(rules, [views])
@@ -114,12 +113,46 @@ def test_boxes_stay_where_regression_is_off(detector: Detector) -> None:
 
 
 def test_a_plain_detector_never_sees_the_mirror_image(detector: Detector) -> None:
-    assert plain(detector).look(picture())[0].mirrored is None
-    maps = detector.look(picture())[0]
-    assert maps.mirrored is not None
-    halves = maps.to(torch.float16).mirrored
-    assert halves is not None
-    assert halves.scaled[0].map.dtype == torch.float16
+    assert [view.mirrored for view in plain(detector).views] == [False]
+    assert [view.mirrored for view in detector.views] == [False, True]
+    assert len(plain(detector).look(picture())) == 1
+
+
+def zoomed(detector: Detector, *zooms: float) -> Detector:
+    changes = [f"detection.zooms={list(zooms)}", "detection.mirror=false"]
+    return detector.with_settings(load_config(None, changes, base=detector.config))
+
+
+@pytest.mark.parametrize("zoom", [0.8, 1.25, 1.0])
+def test_a_zoom_is_another_scale(detector: Detector, zoom: float) -> None:
+    (scale,) = detector.config.features.scales
+    image, boxes = picture(seed=5), regions(5, 120, 90)
+    one = zoomed(detector, zoom)
+    changes = [f"features.scales=[{round(scale * zoom)}]", "detection.mirror=false"]
+    other = detector.with_settings(load_config(None, changes, base=detector.config))
+    found, expected = (each.detect_regions(each.look(image), boxes) for each in (one, other))
+    assert len(found) >= len(boxes)
+    assert np.array_equal(found.scores, expected.scores)
+    assert np.array_equal(found.boxes, expected.boxes)
+
+
+def test_zooms_and_mirror_images_are_averaged(detector: Detector) -> None:
+    image, boxes = picture(seed=6), regions(6, 120, 90)
+    changes = ["detection.zooms=[1, 0.8]", "detection.mirror_zooms=[1.25]"]
+    every = detector.with_settings(load_config(None, changes, base=detector.config))
+    scales = [view.extractor.config.scales[0] for view in every.views]
+    (scale,) = detector.config.features.scales
+    assert scales == [scale, round(0.8 * scale), round(1.25 * scale)]
+    assert [view.mirrored for view in every.views] == [False, False, True]
+    assert len({id(view.extractor.backbone) for view in every.views}) == 1
+    ((*straight, turned),) = every.region_views(every.look(image), boxes)
+    rules = every.config.detection
+    parts = [judged(rules, [[view]])[0].scores for view in (*straight, turned)]
+    (both,) = judged(rules, [[*straight, turned]])
+    np.testing.assert_allclose(both.scores, np.mean(parts, axis=0), atol=1e-5)
+    assert np.abs(parts[0] - parts[1]).max() > 0.01
+    found = every.detect_regions(every.look(image), boxes)
+    np.testing.assert_allclose(np.sort(found.scores), np.sort(both.scores), atol=1e-6)
 
 
 def test_combined_models_look_both_ways(detector: Detector) -> None:
@@ -146,7 +179,7 @@ def test_a_cache_holds_both_ways(detector: Detector, tmp_path: Path) -> None:
         assert len(list((cache / "maps").iterdir())) == 4
         for sample in dataset:
             image = read_image(sample.path)
-            maps = detector.look(image)[0].to(torch.float16)
-            expected = detector.detect_regions([maps], detector.propose(image))
+            maps = [one.to(torch.float16) for one in detector.look(image)]
+            expected = detector.detect_regions(maps, detector.propose(image))
             assert np.array_equal(seen[sample.image_id].scores, expected.scores)
             assert not np.array_equal(seen[sample.image_id].scores, blind[sample.image_id].scores)
