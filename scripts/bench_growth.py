@@ -46,6 +46,7 @@ from sppdet.files import atomic_write_json
 from sppdet.images import read_image, read_sample
 from sppdet.progress import Progress, terminal_progress
 from sppdet.regression import BoxRegressors
+from sppdet.scene import SceneClassifier
 from sppdet.svm import LinearSvms
 from sppdet.types import FloatArray, ImageArray, IntArray
 from sppdet.warmup import warm_up
@@ -102,11 +103,15 @@ def with_classes(detector: Detector, count: int, seed: int) -> Detector:
     if regressors is not None:
         weights = regressors.weights[which]
         moves = BoxRegressors(weights, regressors.bias[which], regressors.trained[which])
+    scene = detector.scene
+    if scene is not None:
+        parts = (scene.weights[which], scene.bias[which], scene.trained[which])
+        scene = SceneClassifier(*parts)
     head = copy.deepcopy(detector.head)
     head.classify = repeated(head.classify, np.concatenate([[0], 1 + which]))
     head.offset = repeated(head.offset, (4 * which[:, None] + np.arange(4)).ravel())
     names = tuple(f"{detector.classes[k]} {i // own}" for i, k in enumerate(which))
-    return Detector(names, detector.config, detector.extractor, head, many, moves)
+    return Detector(names, detector.config, detector.extractor, head, many, moves, scene)
 
 
 def repeated(layer: torch.nn.Linear, rows: IntArray) -> torch.nn.Linear:

@@ -19,6 +19,7 @@ from sppdet.finetune_config import FineTuneConfig
 from sppdet.head_config import HeadConfig
 from sppdet.proposals.config import ProposalConfig
 from sppdet.regression import RegressionConfig
+from sppdet.scene import SceneConfig
 from sppdet.settings import differences, digest, from_dict, to_dict
 from sppdet.svm import SvmConfig
 
@@ -41,6 +42,8 @@ class Config:
     svm: SvmConfig = field(default_factory=SvmConfig)
     # Box regressors, one a class.
     regression: RegressionConfig = field(default_factory=RegressionConfig)
+    # What the whole image says of the classes.
+    scene: SceneConfig = field(default_factory=SceneConfig)
     # What is made smaller once the head is fine-tuned.
     compression: CompressionConfig = field(default_factory=CompressionConfig)
     # What is kept of an image's scored regions.

@@ -28,6 +28,9 @@ class DetectionConfig:
     # A region's score for a class is its SVM margin plus this much of the logarithm of the
     # probability that fine-tuning's softmax gives the class; 0: the margin alone (release).
     softmax_weight: float = 0.5
+    # And this much of the logarithm of the probability that the scene classifier gives the class in
+    # the image as a whole; 0: nothing (release).
+    scene_weight: float = 0.15
     # A region is kept for a class when its score is above this (release, margins alone: -1.5).
     score_threshold: float = -4.0
     # At most this many regions of a class, the best, are looked at in an image.
@@ -83,7 +86,7 @@ class DetectionConfig:
                 raise ConfigError(
                     f"detection.{name} is {getattr(self, name)}", mend="give 1 or more"
                 )
-        for name in ("softmax_weight", "soft_nms"):
+        for name in ("softmax_weight", "scene_weight", "soft_nms"):
             if getattr(self, name) < 0:
                 raise ConfigError(
                     f"detection.{name} is {getattr(self, name)}", mend="give 0 or more"

@@ -22,6 +22,7 @@ from sppdet.modelnames import find_preset, members, resolve_model
 from sppdet.proposals import Proposer, make_proposer
 from sppdet.region_features import RegionFeatures
 from sppdet.regression import BoxRegressors
+from sppdet.scene import SceneClassifier
 from sppdet.svm import LinearSvms
 from sppdet.types import Detections, FloatArray, ImageArray
 
@@ -50,12 +51,13 @@ class Detector:
         head: RegionHead,
         svms: LinearSvms,
         regressors: BoxRegressors | None,
+        scene: SceneClassifier | None = None,
         partners: tuple[Detector, ...] = (),
     ) -> None:
         self.classes, self.config, self.partners = classes, config, partners
         self.extractor, self.head = extractor, head.freeze()
-        self.svms, self.regressors = svms, regressors
-        self.judge = RegionJudge(config, svms, regressors)
+        self.svms, self.regressors, self.scene = svms, regressors, scene
+        self.judge = RegionJudge(config, svms, regressors, scene)
         seeing = (self.extractor, *(one.extractor for one in partners))
         self.extractors = tuple(dict.fromkeys(seeing))
         self.views = tuple(view for one in self.extractors for view in _views(config, one))
@@ -99,12 +101,14 @@ class Detector:
             svms = LinearSvms(**_part(tensors, "svm."))
             found = _part(tensors, "box.")
             regressors = BoxRegressors(**found) if found else None
-            _check_fit(head, config, len(header.classes), svms, regressors)
+            found = _part(tensors, "scene.")
+            scene = SceneClassifier(**found) if found else None
+            _check_fit(head, config, len(header.classes), svms, regressors, scene)
         except (RuntimeError, TypeError, ValueError) as error:
             raise ModelFormatError(
                 f"its arrays do not fit its config: {error}", where=path, mend="train again"
             ) from error
-        return cls(header.classes, config, extractor, head, svms, regressors)
+        return cls(header.classes, config, extractor, head, svms, regressors, scene)
 
     def save(self, path: Path, *, description: str, provenance: dict[str, object]) -> None:
         """Writes one model file; head weights are stored as float16, which halves it.
@@ -114,13 +118,13 @@ class Detector:
         if self.partners:
             raise ConfigError("combined models have no file", mend="save each by itself")
         tensors: dict[str, np.ndarray] = {}
-        for key, value in self.head.state_dict().items():
-            tensors[f"head.{key}"] = value.half().numpy()
+        for key, weight in self.head.state_dict().items():
+            tensors[f"head.{key}"] = weight.half().numpy()
         for name in ("weights", "bias", "trained", "converged"):
             tensors[f"svm.{name}"] = getattr(self.svms, name)
-        if self.regressors is not None:
-            for name in ("weights", "bias", "trained"):
-                tensors[f"box.{name}"] = getattr(self.regressors, name)
+        for part, value in (("box", self.regressors), ("scene", self.scene)):
+            for name in ("weights", "bias", "trained") if value is not None else ():
+                tensors[f"{part}.{name}"] = getattr(value, name)
         backbone = self.extractor.backbone
         header = ModelHeader(
             classes=self.classes,
@@ -149,7 +153,8 @@ class Detector:
                 )
         scales = config.features.scales
         head, extractor = self.head.at_scales(scales), self.extractor.at_scales(scales)
-        alone = Detector(self.classes, config, extractor, head, self.svms, self.regressors)
+        parts = (self.svms, self.regressors, self.scene)
+        alone = Detector(self.classes, config, extractor, head, *parts)
         partners = (
             one.with_settings(_at_scales(one.config, scales))
             if one.extractor is self.extractor
@@ -178,9 +183,9 @@ class Detector:
             rules = self.config
             config = replace(other.config, proposals=rules.proposals, detection=rules.detection)
             extractor = seeing.setdefault(other.extractor.digest(), other.extractor)
-            parts = (extractor, other.head, other.svms, other.regressors)
+            parts = (extractor, other.head, other.svms, other.regressors, other.scene)
             partners.append(Detector(other.classes, config, *parts))
-        own = (self.extractor, self.head, self.svms, self.regressors)
+        own = (self.extractor, self.head, self.svms, self.regressors, self.scene)
         return Detector(self.classes, self.config, *own, tuple(partners))
 
     def detect(self, image: str | Path | ImageArray) -> Detections:
@@ -260,13 +265,17 @@ def _check_fit(
     n_classes: int,
     svms: LinearSvms,
     regressors: BoxRegressors | None,
+    scene: SceneClassifier | None,
 ) -> None:
-    """ValueError where SVMs or regressors are not for these classes and this head's features."""
+    """ValueError where SVMs or the others are not for these classes and this head's features."""
     found = {"svm": svms.weights.shape}
     wanted: dict[str, tuple[int, ...]] = {"svm": (n_classes, head.layer_width(config.svm.layer))}
     if regressors is not None:
         found["box"] = regressors.weights.shape
         wanted["box"] = (n_classes, head.layer_width(config.regression.layer), 4)
+    if scene is not None:
+        found["scene"] = scene.weights.shape
+        wanted["scene"] = (n_classes, head.scene_width())
     for name, shape in found.items():
         if shape != wanted[name]:
             raise ValueError(f"{name}.weights is {shape}, not {wanted[name]}")

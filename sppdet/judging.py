@@ -12,6 +12,7 @@ from sppdet.config import Config
 from sppdet.detection import DetectionConfig, Found, Refine, candidates
 from sppdet.region_features import RegionFeatures
 from sppdet.regression import BoxRegressors
+from sppdet.scene import SceneClassifier
 from sppdet.svm import LinearSvms
 from sppdet.types import FloatArray, IntArray
 
@@ -24,17 +25,21 @@ class RegionJudge:
         config: what the model was trained with.
         svms: one a class.
         regressors: one a class, None where none were trained.
+        scene: what judges the image as a whole, None where none was trained.
     """
 
     config: Config
     svms: LinearSvms
     regressors: BoxRegressors | None
+    scene: SceneClassifier | None = None
 
     def scores(self, features: RegionFeatures, rules: DetectionConfig) -> FloatArray:
-        """`float32 (N, K)`: what the SVMs, and in part the softmax, say of the regions."""
+        """`float32 (N, K)`: what SVMs say of the regions, and in part softmax and whole image."""
         scores = self.svms.scores(features.layer(self.config.svm.layer))
         if rules.softmax_weight:
             scores += np.float32(rules.softmax_weight) * features.log_probabilities
+        if rules.scene_weight and self.scene is not None and features.scene is not None:
+            scores += np.float32(rules.scene_weight) * self.scene.log_probabilities(features.scene)
         return scores
 
     def refiner(self, features: RegionFeatures, rules: DetectionConfig) -> Refine | None:

@@ -42,6 +42,8 @@ class CropFeatures(RegionFeatures):
         self.boxes, self.size = boxes, size
         self._head = head.eval()
         self.pool = pooled
+        # No map shows the whole image.
+        self.scene = None
 
 
 class RcnnDetector:

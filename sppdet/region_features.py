@@ -64,6 +64,12 @@ class RegionFeatures:
             return np.asarray(self._head.run_fc7(torch.from_numpy(self.fc6)).numpy())
 
     @cached_property
+    def scene(self) -> FloatArray | None:
+        """`float32 (C,)`: the mean of all cells of the maps; None where no map is the image's."""
+        with torch.inference_mode():
+            return np.asarray(self.maps.scene().numpy())
+
+    @cached_property
     def log_probabilities(self) -> FloatArray:
         """`float32 (N, K)`: logarithms of the fine-tuned softmax's probabilities of the classes."""
         with torch.inference_mode():

@@ -70,6 +70,15 @@ class JoinedMaps:
             self._found[scale] = self._join(self.maps.scaled[scale].map)
         return self._found[scale]
 
+    def scene(self) -> Tensor:
+        """`(C,)`: the pretrained head's channels, or the map's own, averaged over the whole image.
+
+        Each scale counts alike.
+        """
+        found = [self.at(scale) for scale in range(len(self.maps.scaled))]
+        maps = [one.raw if one.semantic is None else one.semantic for one in found]
+        return torch.stack([cells.flatten(0, 1).mean(dim=0) for cells in maps]).mean(dim=0)
+
 
 class RegionPooling(nn.Module):
     """Pools regions out of feature maps.
@@ -85,6 +94,7 @@ class RegionPooling(nn.Module):
         self.geometry = features.geometry
         self.upper = _upper_stages(features) if config.upper else None
         self.taps = dict(features.channels)
+        self.raw_channels = sum(self.taps.values())
         if self.upper is not None:
             self.taps = {self.upper.output: self.upper.channels, **self.taps}
         channels = sum(self.taps.values())
@@ -114,6 +124,10 @@ class RegionPooling(nn.Module):
         other = copy.copy(self)
         other.features = replace(self.features, scales=scales)
         return other
+
+    def scene_width(self) -> int:
+        """The length of `JoinedMaps.scene`."""
+        return self.semantic_channels or self.raw_channels
 
     def below_fc6(self) -> list[nn.Parameter]:
         """The parameters that the pooled vectors depend on."""

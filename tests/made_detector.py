@@ -10,6 +10,7 @@ from sppdet.features import FeatureExtractor
 from sppdet.head import RegionHead
 from sppdet.region_features import RegionFeatures
 from sppdet.regression import BoxRegressors
+from sppdet.scene import SceneClassifier
 from sppdet.svm import LinearSvms
 from sppdet.types import ImageArray
 
@@ -57,6 +58,9 @@ def make_detector(*overrides: str, seed: int = 0) -> Detector:
     trained = np.arange(count) != UNTRAINED
     low = features.layer(config.regression.layer)
     moves = rng.normal(size=(count, low.shape[1], 4)) * 0.05 / np.linalg.norm(low, axis=1).mean()
+    assert features.scene is not None
+    scenes = rng.normal(size=(count, len(features.scene))) / np.linalg.norm(features.scene)
+    scenes[UNTRAINED] = 0
     weights[UNTRAINED], bias[UNTRAINED], moves[UNTRAINED] = 0, 0, 0
     return Detector(
         CLASSES,
@@ -65,4 +69,5 @@ def make_detector(*overrides: str, seed: int = 0) -> Detector:
         head,
         LinearSvms(weights.astype(np.float32), bias.astype(np.float32), trained, trained),
         BoxRegressors(moves.astype(np.float32), np.zeros((count, 4), np.float32), trained),
+        SceneClassifier(scenes.astype(np.float32), np.zeros(count, np.float32), trained),
     )

@@ -36,6 +36,7 @@ LAYERS = (
         "mining_cache",
         "svm",
         "regression",
+        "scene",
         "detection",
         "finetune_config",
         "head_config",

@@ -321,6 +321,7 @@ def test_votes_of_huge_scores_do_not_overflow() -> None:
         {"nms_iou": -0.1},
         {"max_candidates": 0},
         {"softmax_weight": -1.0},
+        {"scene_weight": -0.1},
         {"soft_nms": -0.1},
         {"zooms": ()},
         {"zooms": (1.0, 0.0)},

@@ -107,9 +107,8 @@ def test_the_regressors_can_be_left_out(detector: Detector) -> None:
         assert not {tuple(box) for box in found[which].boxes.tolist()} <= proposed
     assert not _same(found["both"], found["ridge"])
     assert not _same(found["both"], found["learned"])
-    detector = Detector(
-        CLASSES, detector.config, detector.extractor, detector.head, detector.svms, None
-    )
+    parts = (detector.extractor, detector.head, detector.svms, None, detector.scene)
+    detector = Detector(CLASSES, detector.config, *parts)
     assert _same(detector.detect_features(features, rules=rules), found["learned"])
     ridge = replace(rules, regressors="ridge")
     assert _same(detector.detect_features(features, rules=ridge), plain)
@@ -122,6 +121,7 @@ def test_the_softmax_takes_part_as_weighted(detector: Detector) -> None:
     rules = replace(detector.config.detection, score_threshold=-1e9, max_per_class=10**6)
     rules = replace(rules, max_candidates=10**6, nms_iou=1.0, vote_iou=0.0)
     rules = replace(rules, soft_nms=0.0, box_regression=False)
+    rules = replace(rules, scene_weight=0.0)
     margins = detector.svms.scores(features.fc7)
     for weight in (0.0, 0.5, 2.0):
         found = detector.detect_features(features, rules=replace(rules, softmax_weight=weight))
@@ -274,6 +274,29 @@ def test_a_loaded_detector_is_saved_as_the_same_bytes(model: Path, tmp_path: Pat
     assert _same(Detector.load(again).detect(picture()), found)
 
 
+def test_the_whole_image_takes_part_as_weighted(detector: Detector) -> None:
+    maps = detector.extractor(picture())
+    features = RegionFeatures(detector.head, maps, detector.propose(picture()))
+    cells = [detector.head.joined(one.map).semantic for one in maps.scaled]
+    means = [one.flatten(0, 1).mean(dim=0).numpy() for one in cells if one is not None]
+    assert features.scene is not None
+    np.testing.assert_allclose(features.scene, np.mean(means, axis=0), rtol=1e-5, atol=1e-6)
+    assert detector.scene is not None
+    logits = detector.scene.weights @ features.scene + detector.scene.bias
+    rules = replace(detector.config.detection, scene_weight=0.0)
+    without = detector.judge.scores(features, rules)
+    for weight in (0.2, 3.0):
+        found = detector.judge.scores(features, replace(rules, scene_weight=weight))
+        added = np.where(detector.scene.trained, weight * np.log(1 / (1 + np.exp(-logits))), 0)
+        assert (added[detector.scene.trained] < 0).all()
+        np.testing.assert_allclose(found, without + added, rtol=1e-4, atol=1e-5)
+    # A model that has no scene classifier asks for none.
+    parts = (detector.extractor, detector.head, detector.svms, detector.regressors)
+    old = Detector(detector.classes, detector.config, *parts)
+    rules = replace(rules, scene_weight=3.0)
+    np.testing.assert_array_equal(old.judge.scores(features, rules), without)
+
+
 def test_a_detector_with_a_squeezed_fc6_comes_back(detector: Detector, tmp_path: Path) -> None:
     image = picture()
     boxes = detector.propose(image)
@@ -299,7 +322,9 @@ def test_a_detector_without_regressors_comes_back(detector: Detector, tmp_path: 
         CLASSES, detector.config, detector.extractor, detector.head, detector.svms, None
     )
     plain.save(path, description="", provenance={})
-    assert Detector.load(path).regressors is None
+    loaded = Detector.load(path)
+    assert loaded.regressors is None
+    assert loaded.scene is None
 
 
 def _rewritten(model: Path, path: Path, changes: Tensors, **fields: Any) -> Path:
@@ -339,6 +364,8 @@ def _zeros(*shape: int) -> NDArray[np.float32]:
             "box.trained": np.ones(1, np.bool_),
         },
         {"box.bias": _zeros(0)},
+        {"scene.bias": _zeros(0)},
+        {"scene.weights": _zeros(3, 5)},
         {"head.fc6.weight": _zeros(32, 5)},
         {"head.fc7.bias": _zeros(0)},
         {"head.fc8.bias": _zeros(3)},

@@ -29,7 +29,7 @@ from sppdet.types import Dataset, Sample
 from tests.killed_training import IMAGES, KILLS, SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("finetune", "svm", "regression", "compression")
+STAGES = ("finetune", "svm", "regression", "compression", "scene")
 # Written by every run, whether or not anything had to be done.
 ALWAYS = ("model.safetensors", "train.json")
 
@@ -173,7 +173,7 @@ def test_an_unchanged_run_does_nothing_again(run: Path, dataset: Dataset) -> Non
     assert _model(run) == model
     assert told.stages == ["proposals", "conv maps"]
     unchanged = [line for line in told.lines if "unchanged" in line]
-    stages = ["fine-tuning", "compression", "SVMs", "box regressors"]
+    stages = ["fine-tuning", "compression", "SVMs", "box regressors", "scenes"]
     assert [line.split(":")[0] for line in unchanged] == stages
 
 
@@ -184,6 +184,7 @@ def test_an_unchanged_run_does_nothing_again(run: Path, dataset: Dataset) -> Non
         ("svm.c=0.5", {"svm"}),
         ("regression.ridge=10.0", {"regression"}),
         ("compression.fc6_rank=4", {"compression", "svm", "regression"}),
+        ("scene.c=0.1", {"scene"}),
         ("finetune.steps=3", set(STAGES)),
         ("seed=1", set(STAGES)),
     ],
@@ -201,6 +202,7 @@ def test_a_change_runs_only_what_depends_on_it(
         "svm": "hard negatives",
         "regression": "box regressors",
         "compression": "compression",
+        "scene": "scenes",
     }
     ran = {stage for stage, label in work.items() if label in told.stages}
     assert ran == again
@@ -230,7 +232,7 @@ def test_a_damaged_stage_is_trained_anew(run: Path, dataset: Dataset, stage: str
     train(_config(), dataset, run, progress=told)
     assert _contents(run) == before
     assert _model(run) == model
-    assert sum("unchanged" in line for line in told.lines) == 3
+    assert sum("unchanged" in line for line in told.lines) == len(STAGES) - 1
 
 
 def test_a_damaged_cache_is_computed_anew(run: Path, dataset: Dataset) -> None:
@@ -282,7 +284,7 @@ def test_the_model_says_how_it_was_made(trained: Path, dataset: Dataset) -> None
     assert header.provenance["seed"] == 0
     log = json.loads((trained / "train.json").read_text())
     assert list(log["seconds"]) == sorted(log["seconds"])
-    assert len(log["seconds"]) == 6
+    assert len(log["seconds"]) == 7
 
 
 def _without_objects(sample: Sample) -> Sample:

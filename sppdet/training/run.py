@@ -20,7 +20,12 @@ from sppdet.proposals import make_proposer
 from sppdet.proposals.cache import attempt_all
 from sppdet.svm import SvmConfig
 from sppdet.training.data import TrainingData, refuse
-from sppdet.training.stages import compressed_head, fine_tuned_head, ridge_regressors
+from sppdet.training.stages import (
+    compressed_head,
+    fine_tuned_head,
+    ridge_regressors,
+    scene_classifier,
+)
 from sppdet.training.store import StageStore
 from sppdet.training.svm_stage import mined_svms
 from sppdet.types import Dataset, Sample
@@ -74,6 +79,7 @@ def train(
     key = sha256(key, config_digest(to_dict(config.finetune)), str(config.seed))
     head = fine_tuned_head(config, data, extractor, store, key, progress)
     clock.mark("fine-tuning")
+    tuned = key
     head = compressed_head(config, data, head, store, key, progress).freeze()
     key = sha256(key, config_digest(to_dict(config.compression)))
     clock.mark("compression")
@@ -81,7 +87,9 @@ def train(
     clock.mark("SVMs")
     regressors = ridge_regressors(config, data, head, store, key, progress)
     clock.mark("box regressors")
-    detector = Detector(dataset.classes, config, extractor, head, svms, regressors)
+    scene = scene_classifier(config, data, head, store, tuned, progress)
+    clock.mark("scenes")
+    detector = Detector(dataset.classes, config, extractor, head, svms, regressors, scene)
     path = run_dir / MODEL_FILE
     detector.save(path, description=description, provenance=_provenance(config, dataset))
     atomic_write_json(run_dir / LOG_FILE, {"seconds": clock.seconds, "config": to_dict(config)})

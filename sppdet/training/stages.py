@@ -1,4 +1,4 @@
-"""The learning stages but the SVMs': fine-tuning, compression, box regressors. Each resumes."""
+"""The learning stages but the SVMs': fine-tuning, compression, scenes, box regressors."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from sppdet.prefetch import ahead
 from sppdet.progress import Progress
 from sppdet.region_features import RegionFeatures
 from sppdet.regression import BoxRegressors, RidgeCollector
+from sppdet.scene import SceneClassifier, fit_scenes
 from sppdet.training.altered import View, seen_image
 from sppdet.training.data import TrainingData
 from sppdet.training.statistics import (
@@ -131,6 +132,34 @@ def compressed_head(
             advance(1)
     found.squeeze_fc6(rank, responses)
     store.save("compression", key, found.state_dict())
+    return found
+
+
+def scene_classifier(
+    config: Config,
+    data: TrainingData,
+    head: RegionHead,
+    store: StageStore,
+    upstream: str,
+    progress: Progress,
+) -> SceneClassifier:
+    """What tells from a whole image which classes it shows."""
+    key = sha256(upstream, config_digest(to_dict(config.scene)), "scene")
+    done = store.load("scene", key)
+    if done is not None:
+        progress.say("scenes: unchanged, taken from the run's folder")
+        return SceneClassifier(**{name: value.numpy() for name, value in done.items()})
+    count = len(data.dataset)
+    scenes = np.zeros((count, head.scene_width()), np.float32)
+    shown = np.zeros((count, len(data.dataset.classes)), np.bool_)
+    with progress.task("scenes", count) as advance, torch.inference_mode():
+        for index, (maps, _) in ahead(range(count), data.load):
+            scenes[index] = head.join(maps).scene().numpy()
+            shown[index, data.dataset.samples[index].labels] = True
+            advance(1)
+    found = fit_scenes(scenes, shown, config.scene)
+    fields = ("weights", "bias", "trained")
+    store.save("scene", key, as_tensors({n: getattr(found, n) for n in fields}))
     return found
 
 
