@@ -37,6 +37,7 @@ class Detector:
     Attributes:
         classes: the names of what it detects.
         config: everything it was trained with and detects by.
+        svms, regressors, scene: what judges regions, moves them, and judges whole images.
         partners: other models that judge the same regions; see `combined`.
         extractors: what sees the image: its own, and those of partners that read other maps.
         views: the ways in which they look at it (`detection.zooms`, `detection.mirror`).
@@ -191,8 +192,8 @@ class Detector:
     def detect(self, image: str | Path | ImageArray) -> Detections:
         """The objects of one image, best first, boxes in image pixels.
 
-        Scores are SVM margins plus `detection.softmax_weight` times log probabilities, less what
-        soft-NMS takes.
+        Scores are SVM margins plus `detection.softmax_weight` times the softmax's log probabilities
+        and `detection.scene_weight` times the scene's, less what soft-NMS takes.
 
         `image` is a file or an RGB array `uint8 (H, W, 3)`. Raises ImageError when a file cannot
         be read or an array is of another type or shape.

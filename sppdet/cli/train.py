@@ -69,7 +69,7 @@ def train(
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
 ) -> None:
-    """Train a detector: proposals, conv maps, fine-tuning, SVMs, box regressors.
+    """Train a detector: proposals, conv maps, fine-tuning, SVMs, box regressors, scenes.
 
     Each stage is saved in the run's folder. Interrupted, the same command goes on where it
     stopped, and ends in the same model, byte for byte.
