@@ -41,6 +41,8 @@ TILE_STEPS = 3
 TILE_PAYOFF = 8
 # Work is dealt out in this many parts a thread, since regions differ in size.
 PARTS_PER_THREAD = 4
+# Threads pay from this many numbers on: starting and waiting for them takes about a millisecond.
+WORTH_THREADS = 500_000
 
 
 def pyramid_bins(levels: Sequence[int]) -> int:
@@ -195,7 +197,7 @@ def _pool(feature_map: Tensor, windows: IntArray, levels: Sequence[int], mode: M
         def pool(part: slice) -> None:
             pool_mean(integral, windows[part], plan, rows[part])
 
-    _share(len(windows), pool)
+    _share(len(windows), pool, out.numel())
     return out.to(feature_map.device)
 
 
@@ -217,7 +219,7 @@ def _unpool(
         else:
             scatter_mean(grads[:, :, part], windows, plan, out[:, :, part])
 
-    _share(channels, scatter)
+    _share(channels, scatter, grads.size)
     return torch.from_numpy(out).permute(2, 0, 1).to(feature_map.device)
 
 
@@ -237,12 +239,12 @@ def _plan(levels: Sequence[int]) -> tuple[IntArray, IntArray]:
     return plan, np.array(sources, np.int64)
 
 
-def _share(count: int, work: Callable[[slice], None]) -> None:
-    """Run `work` over slices of `range(count)` on as many threads as torch uses.
+def _share(count: int, work: Callable[[slice], None], numbers: int) -> None:
+    """Run `work`, on that many numbers, over slices of `range(count)` on torch's count of threads.
 
     The threads live for one call: nothing is left over for a forked process to hang on.
     """
-    threads = min(torch.get_num_threads(), count)
+    threads = min(torch.get_num_threads(), count) if numbers >= WORTH_THREADS else 1
     if threads <= 1:
         work(slice(0, count))
         return

@@ -15,6 +15,8 @@ from torchvision.ops import roi_pool
 
 from sppdet.errors import ConfigError, SppdetError
 from sppdet.spp import (
+    PAPER_LEVELS,
+    WORTH_THREADS,
     Mode,
     SpatialPyramidPooling,
     paper_window,
@@ -113,7 +115,8 @@ def test_a_region_does_not_depend_on_the_others(
 def test_memory_layout_and_thread_count_change_nothing(mode: Mode) -> None:
     cells = torch.randn(13, 17, 40, generator=torch.Generator().manual_seed(5))
     last, first = cells.permute(2, 0, 1), cells.permute(2, 0, 1).contiguous()
-    windows = random_windows(50, 13, 17)
+    windows = random_windows(300, 13, 17)
+    assert len(windows) * 40 * pyramid_bins(PAPER_LEVELS) > WORTH_THREADS
     threads = torch.get_num_threads()
     results = []
     try:
