@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sppdet.backbones.upper import UpperStages, spread
+from sppdet.backbones.upper import UpperStages
 from sppdet.errors import ConfigError
 from sppdet.features import FeatureConfig, FeatureExtractor, FeatureMaps, ScaledMap
+from sppdet.grids import spread
 from sppdet.head_config import HeadConfig
 from sppdet.projection import best_scale, project
 from sppdet.spp import Mode, spatial_pyramid_pool

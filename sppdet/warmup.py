@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sppdet import proposals, spp, suppression
+from sppdet import grids, proposals, spp, suppression
 
 
 def is_compiled() -> bool:
     """Whether a detector can start at once, rather than compile first (some 30 seconds)."""
-    return all(part.is_compiled() for part in (proposals, spp, suppression))
+    return all(part.is_compiled() for part in (proposals, spp, grids, suppression))
 
 
 def warm_up(announce: Callable[[str], object] | None = None) -> None:
@@ -19,4 +19,5 @@ def warm_up(announce: Callable[[str], object] | None = None) -> None:
     """
     proposals.warm_up(announce)
     spp.warm_up(announce)
+    grids.warm_up(announce)
     suppression.warm_up(announce)

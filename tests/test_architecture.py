@@ -29,6 +29,7 @@ LAYERS = (
         "spp_kernels",
         "compression",
         "suppression",
+        "grids",
     ),
     (
         "projection",

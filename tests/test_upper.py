@@ -9,7 +9,7 @@ import torch
 
 from sppdet.backbones import load_backbone
 from sppdet.backbones.efficientnet_lite import load_efficientnet_lite
-from sppdet.backbones.upper import spread
+from sppdet.grids import spread
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite2"])

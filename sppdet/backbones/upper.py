@@ -54,18 +54,3 @@ class UpperStages(nn.Module):
             x = self.stages(x.contiguous(memory_format=torch.channels_last))
         out: Tensor = x.flip((2, 3))[0].permute(1, 2, 0)
         return out
-
-
-def spread(half: Tensor, height: int, width: int) -> Tensor:
-    """`(height, width, C)`: what `UpperStages` gave, interpolated linearly onto the source's grid.
-
-    Odd rows and columns are the cells themselves, even ones the mean of their two neighbours (the
-    first one is the first cell's copy).
-    """
-    return _doubled(_doubled(half, 0)[:height], 1)[:, :width].contiguous()
-
-
-def _doubled(values: Tensor, dim: int) -> Tensor:
-    first, others = values.narrow(dim, 0, 1), values.narrow(dim, 0, values.shape[dim] - 1)
-    before = torch.cat([first, others], dim)
-    return torch.stack([(before + values) / 2, values], dim + 1).flatten(dim, dim + 1)
