@@ -7,7 +7,7 @@ contenders see an image one after the other, so that a busy machine slows all al
 call of `detect` by itself; the stages are timed in a second pass over the same image, through the
 same public pieces. R-CNN mode runs the first model's backbone on every region and takes about half
 a minute an image: it is timed on a few, and so is torchvision, whose detectors have random weights
-(no download) and stand for their speed only. Expect R-CNN mode to take some 90 times as long as
+(no download) and stand for their speed only. Expect R-CNN mode to take some 100 times as long as
 ours. `--map N` then compares the mAP of both modes on N images, as `scripts/rcnn_map.py` does.
 """
 
@@ -132,8 +132,8 @@ def _layer_by_layer(view: RegionView, lap: Callable[[str], None]) -> None:
     """Computes all layers of a view that are read, telling `lap` of each."""
     features, config = view.features, view.judge.config
     with torch.inference_mode():
-        for scale in range(len(features.maps.maps.scaled)):
-            features.maps.at(scale)
+        for scale in range(len(features.joined.maps.scaled)):
+            features.joined.at(scale)
     lap("upper conv")
     read = {config.svm.layer}
     if config.detection.regressors != "learned":

@@ -8,7 +8,7 @@ from pathlib import Path
 from sppdet.detector import Detector
 from sppdet.features import FeatureMaps, ImageView
 from sppdet.files import sha256
-from sppdet.images import mirrored, read_image, read_sample
+from sppdet.images import read_image, read_sample
 from sppdet.mapstore import MapStore
 from sppdet.progress import Progress
 from sppdet.proposals import propose_all
@@ -60,6 +60,5 @@ def _kept(sample: Sample, digest: str, view: ImageView, store: MapStore) -> Feat
     if view.mirrored:
         digest = sha256(digest, "mirrored")
     if not store.has(digest):
-        image = read_sample(sample)
-        store.compute(digest, mirrored(image) if view.mirrored else image)
+        store.compute(digest, view.shown(read_sample(sample)))
     return store.load(digest)

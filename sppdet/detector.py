@@ -215,7 +215,7 @@ class Detector:
     ) -> list[list[RegionView]]:
         """Given regions `(N, 4)` of an image as each model sees them in each view of its maps.
 
-        `maps` are those of `look`. Nothing is computed yet but what mirrored boxes are.
+        `maps` are those of `look`. Features are computed when they are first asked for.
         """
         seen = dict(zip(self.views, maps, strict=True))
         models = []

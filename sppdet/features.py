@@ -174,5 +174,9 @@ class ImageView(NamedTuple):
     extractor: FeatureExtractor
     mirrored: bool = False
 
+    def shown(self, image: ImageArray) -> ImageArray:
+        """What the extractor is given: the image or its mirror image."""
+        return mirrored(image) if self.mirrored else image
+
     def __call__(self, image: ImageArray) -> FeatureMaps:
-        return self.extractor(mirrored(image) if self.mirrored else image)
+        return self.extractor(self.shown(image))

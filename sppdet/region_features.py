@@ -23,25 +23,25 @@ class RegionFeatures:
 
     Attributes:
         boxes: the regions `float32 (N, 4)`.
-        maps: the image's, and what the layers below pooling make of them.
+        joined: the image's maps, and what the layers below pooling make of them.
         size: the image's width and height in pixels.
     """
 
     def __init__(self, head: RegionHead, maps: FeatureMaps | JoinedMaps, boxes: FloatArray) -> None:
         self.boxes = boxes
-        self._head, self.maps = head.eval(), head.join(maps)
-        self.size = (self.maps.maps.width, self.maps.maps.height)
+        self._head, self.joined = head.eval(), head.join(maps)
+        self.size = (self.joined.maps.width, self.joined.maps.height)
 
     @cached_property
     def pool(self) -> FloatArray:
         """`float32 (N, dim)`: the spatial pyramid's bins."""
         with torch.inference_mode():
-            return np.asarray(self._head.pool(self.maps, self.boxes).numpy())
+            return np.asarray(self._head.pool(self.joined, self.boxes).numpy())
 
     def _fc6(self) -> Tensor:
         if "pool" in self.__dict__:
             return self._head.run_fc6(torch.from_numpy(self.pool))
-        return self._head.pool_fc6(self.maps, self.boxes)
+        return self._head.pool_fc6(self.joined, self.boxes)
 
     def rows(self, name: str, regions: IntArray) -> FloatArray:
         """Some regions' features of a layer; `pool` is computed for those alone."""
@@ -49,7 +49,7 @@ class RegionFeatures:
             return self.layer(name)[regions]
         chosen, back = np.unique(regions, return_inverse=True)
         with torch.inference_mode():
-            return np.asarray(self._head.pool(self.maps, self.boxes[chosen]).numpy()[back])
+            return np.asarray(self._head.pool(self.joined, self.boxes[chosen]).numpy()[back])
 
     @cached_property
     def fc6(self) -> FloatArray:
@@ -67,7 +67,7 @@ class RegionFeatures:
     def scene(self) -> FloatArray | None:
         """`float32 (C,)`: the mean of all cells of the maps; None where no map is the image's."""
         with torch.inference_mode():
-            return np.asarray(self.maps.scene().numpy())
+            return np.asarray(self.joined.scene().numpy())
 
     @cached_property
     def log_probabilities(self) -> FloatArray:

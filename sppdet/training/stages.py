@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +34,9 @@ from sppdet.training.statistics import (
 )
 from sppdet.training.store import StageStore, as_tensors
 
+# What is fitted to all images at once, and the arrays that it is made of.
+Linear = TypeVar("Linear", BoxRegressors, SceneClassifier)
+FIELDS = ("weights", "bias", "trained")
 # Steps between two lines about the loss.
 REPORT_EVERY = 250
 
@@ -145,10 +150,13 @@ def scene_classifier(
 ) -> SceneClassifier:
     """What tells from a whole image which classes it shows."""
     key = sha256(upstream, config_digest(to_dict(config.scene)), "scene")
-    done = store.load("scene", key)
-    if done is not None:
-        progress.say("scenes: unchanged, taken from the run's folder")
-        return SceneClassifier(**{name: value.numpy() for name, value in done.items()})
+    fit = partial(_fitted_scenes, config, data, head, progress)
+    return _once(SceneClassifier, fit, "scenes", "scene", store, key, progress)
+
+
+def _fitted_scenes(
+    config: Config, data: TrainingData, head: RegionHead, progress: Progress
+) -> SceneClassifier:
     count = len(data.dataset)
     scenes = np.zeros((count, head.scene_width()), np.float32)
     shown = np.zeros((count, len(data.dataset.classes)), np.bool_)
@@ -157,10 +165,7 @@ def scene_classifier(
             scenes[index] = head.join(maps).scene().numpy()
             shown[index, data.dataset.samples[index].labels] = True
             advance(1)
-    found = fit_scenes(scenes, shown, config.scene)
-    fields = ("weights", "bias", "trained")
-    store.save("scene", key, as_tensors({n: getattr(found, n) for n in fields}))
-    return found
+    return fit_scenes(scenes, shown, config.scene)
 
 
 def ridge_regressors(
@@ -173,10 +178,13 @@ def ridge_regressors(
 ) -> BoxRegressors:
     """One box regressor a class, on regions that overlap an object well (release)."""
     key = sha256(upstream, config_digest(to_dict(config.regression)), "regression")
-    done = store.load("regression", key)
-    if done is not None:
-        progress.say("box regressors: unchanged, taken from the run's folder")
-        return BoxRegressors(**{name: value.numpy() for name, value in done.items()})
+    fit = partial(_fitted_regressors, config, data, head, progress)
+    return _once(BoxRegressors, fit, "box regressors", "regression", store, key, progress)
+
+
+def _fitted_regressors(
+    config: Config, data: TrainingData, head: RegionHead, progress: Progress
+) -> BoxRegressors:
     settings, count = config.regression, len(data.dataset)
     scale = norm_scale(head, settings.layer, data, settings.feature_norm, config.seed)
     dim = head.layer_width(settings.layer)
@@ -191,7 +199,23 @@ def ridge_regressors(
                 targets, labels = found.objects[match], found.labels[match]
                 collector.add(features, boxes, targets, labels, where=image_id)
             advance(1)
-    regressors = collector.finish()
-    fields = ("weights", "bias", "trained")
-    store.save("regression", key, as_tensors({n: getattr(regressors, n) for n in fields}))
-    return regressors
+    return collector.finish()
+
+
+def _once(
+    kind: type[Linear],
+    fit: Callable[[], Linear],
+    label: str,
+    stage: str,
+    store: StageStore,
+    key: str,
+    progress: Progress,
+) -> Linear:
+    """What was fitted and saved for these inputs before, or what `fit` gives, saved."""
+    done = store.load(stage, key)
+    if done is not None:
+        progress.say(f"{label}: unchanged, taken from the run's folder")
+        return kind(**{name: value.numpy() for name, value in done.items()})
+    found = fit()
+    store.save(stage, key, as_tensors({name: getattr(found, name) for name in FIELDS}))
+    return found
