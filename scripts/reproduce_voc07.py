@@ -62,9 +62,8 @@ STAGES = (
     "conv maps",
     "fine-tuning",
     "compression",
-    "positives",
+    "positives, box regressors, scenes",
     "hard negatives",
-    "box regressors",
     "detecting",
     "other",
 )

@@ -28,6 +28,7 @@ from sppdet.hinge import Dual, margins, solve
 from sppdet.progress import Advance, NullProgress, Progress
 from sppdet.proposals import warm_up
 from sppdet.training import svm_stage, train
+from sppdet.training.overview import LABEL
 from sppdet.training.run import LOG_FILE
 
 # Everything small, but every stage longer than the space between two saves of it.
@@ -57,10 +58,9 @@ KILLS = (
     ("fine-tuning", 7),
     ("fine-tuning", 13),
     ("compression", 3),
-    ("positives", 4),
+    (LABEL, 4),
     ("hard negatives", 2),
     ("hard negatives", 5),
-    ("box regressors", 3),
 )
 
 

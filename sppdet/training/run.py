@@ -20,14 +20,11 @@ from sppdet.proposals import make_proposer
 from sppdet.proposals.cache import attempt_all
 from sppdet.svm import SvmConfig
 from sppdet.training.data import TrainingData, refuse
-from sppdet.training.stages import (
-    compressed_head,
-    fine_tuned_head,
-    ridge_regressors,
-    scene_classifier,
-)
+from sppdet.training.fitted import RegressorStage, SceneStage
+from sppdet.training.overview import look_over
+from sppdet.training.stages import compressed_head, fine_tuned_head
 from sppdet.training.store import StageStore
-from sppdet.training.svm_stage import mined_svms
+from sppdet.training.svm_stage import SvmStage
 from sppdet.types import Dataset, Sample
 from sppdet.warmup import warm_up
 
@@ -83,13 +80,16 @@ def train(
     head = compressed_head(config, data, head, store, key, progress).freeze()
     key = sha256(key, config_digest(to_dict(config.compression)))
     clock.mark("compression")
-    svms = mined_svms(config, data, head, store, key, progress, svm_variants)
-    clock.mark("SVMs")
-    regressors = ridge_regressors(config, data, head, store, key, progress)
-    clock.mark("box regressors")
-    scene = scene_classifier(config, data, head, store, tuned, progress)
-    clock.mark("scenes")
-    detector = Detector(dataset.classes, config, extractor, head, svms, regressors, scene)
+    stage = SvmStage(config, data, head, store, key, progress, svm_variants)
+    regressors = RegressorStage(config, data, head, store, key, progress)
+    scene = SceneStage(config, data, head, store, tuned, progress)
+    look_over(data, head, (stage, regressors, scene), config.regression.min_iou, progress)
+    clock.mark("positives, box regressors, scenes")
+    svms = stage.mined()
+    clock.mark("hard negatives")
+    detector = Detector(
+        dataset.classes, config, extractor, head, svms, regressors.result(), scene.result()
+    )
     path = run_dir / MODEL_FILE
     detector.save(path, description=description, provenance=_provenance(config, dataset))
     atomic_write_json(run_dir / LOG_FILE, {"seconds": clock.seconds, "config": to_dict(config)})

@@ -1,11 +1,9 @@
-"""The learning stages but the SVMs': fine-tuning, compression, scenes, box regressors."""
+"""The stages that make the head: fine-tuning and compression."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,23 +18,16 @@ from sppdet.finetune_config import images_of_step
 from sppdet.head import RegionHead
 from sppdet.prefetch import ahead
 from sppdet.progress import Progress
-from sppdet.region_features import RegionFeatures
-from sppdet.regression import BoxRegressors, RidgeCollector
-from sppdet.scene import SceneClassifier, fit_scenes
 from sppdet.training.altered import View, seen_image
 from sppdet.training.data import TrainingData
 from sppdet.training.statistics import (
     map_statistics,
-    norm_scale,
     sampled_images,
     sampled_maps,
     sampled_regions,
 )
-from sppdet.training.store import StageStore, as_tensors
+from sppdet.training.store import StageStore
 
-# What is fitted to all images at once, and the arrays that it is made of.
-Linear = TypeVar("Linear", BoxRegressors, SceneClassifier)
-FIELDS = ("weights", "bias", "trained")
 # Steps between two lines about the loss.
 REPORT_EVERY = 250
 
@@ -137,85 +128,4 @@ def compressed_head(
             advance(1)
     found.squeeze_fc6(rank, responses)
     store.save("compression", key, found.state_dict())
-    return found
-
-
-def scene_classifier(
-    config: Config,
-    data: TrainingData,
-    head: RegionHead,
-    store: StageStore,
-    upstream: str,
-    progress: Progress,
-) -> SceneClassifier:
-    """What tells from a whole image which classes it shows."""
-    key = sha256(upstream, config_digest(to_dict(config.scene)), "scene")
-    fit = partial(_fitted_scenes, config, data, head, progress)
-    return _once(SceneClassifier, fit, "scenes", "scene", store, key, progress)
-
-
-def _fitted_scenes(
-    config: Config, data: TrainingData, head: RegionHead, progress: Progress
-) -> SceneClassifier:
-    count = len(data.dataset)
-    scenes = np.zeros((count, head.scene_width()), np.float32)
-    shown = np.zeros((count, len(data.dataset.classes)), np.bool_)
-    with progress.task("scenes", count) as advance, torch.inference_mode():
-        for index, (maps, _) in ahead(range(count), data.load):
-            scenes[index] = head.join(maps).scene().numpy()
-            shown[index, data.dataset.samples[index].labels] = True
-            advance(1)
-    return fit_scenes(scenes, shown, config.scene)
-
-
-def ridge_regressors(
-    config: Config,
-    data: TrainingData,
-    head: RegionHead,
-    store: StageStore,
-    upstream: str,
-    progress: Progress,
-) -> BoxRegressors:
-    """One box regressor a class, on regions that overlap an object well (release)."""
-    key = sha256(upstream, config_digest(to_dict(config.regression)), "regression")
-    fit = partial(_fitted_regressors, config, data, head, progress)
-    return _once(BoxRegressors, fit, "box regressors", "regression", store, key, progress)
-
-
-def _fitted_regressors(
-    config: Config, data: TrainingData, head: RegionHead, progress: Progress
-) -> BoxRegressors:
-    settings, count = config.regression, len(data.dataset)
-    scale = norm_scale(head, settings.layer, data, settings.feature_norm, config.seed)
-    dim = head.layer_width(settings.layer)
-    collector = RidgeCollector(len(data.dataset.classes), dim, settings, scale)
-    with progress.task("box regressors", count) as advance:
-        for index, (maps, found) in ahead(range(count), data.load):
-            near = np.flatnonzero(found.overlap > settings.min_iou)
-            if len(found.objects) and len(near):
-                boxes, match = found.boxes[near], found.match[near]
-                features = RegionFeatures(head, maps, boxes).layer(settings.layer)
-                image_id = data.dataset.samples[index].image_id
-                targets, labels = found.objects[match], found.labels[match]
-                collector.add(features, boxes, targets, labels, where=image_id)
-            advance(1)
-    return collector.finish()
-
-
-def _once(
-    kind: type[Linear],
-    fit: Callable[[], Linear],
-    label: str,
-    stage: str,
-    store: StageStore,
-    key: str,
-    progress: Progress,
-) -> Linear:
-    """What was fitted and saved for these inputs before, or what `fit` gives, saved."""
-    done = store.load(stage, key)
-    if done is not None:
-        progress.say(f"{label}: unchanged, taken from the run's folder")
-        return kind(**{name: value.numpy() for name, value in done.items()})
-    found = fit()
-    store.save(stage, key, as_tensors({name: getattr(found, name) for name in FIELDS}))
     return found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from sppdet.config import Config, to_dict
@@ -16,6 +17,7 @@ from sppdet.progress import Progress
 from sppdet.region_features import RegionFeatures
 from sppdet.svm import LinearSvms, SvmConfig
 from sppdet.training.data import TrainingData, class_overlaps
+from sppdet.training.overview import Overview
 from sppdet.training.statistics import norm_scale
 from sppdet.training.store import StageStore, as_tensors
 from sppdet.types import FloatArray, IntArray
@@ -59,35 +61,78 @@ class _AtHand:
     groups: IntArray
 
 
-def mined_svms(
-    config: Config,
-    data: TrainingData,
-    head: RegionHead,
-    store: StageStore,
-    upstream: str,
-    progress: Progress,
-    variants: Sequence[SvmConfig] = (),
-) -> LinearSvms:
-    """One SVM a class, hard negatives mined in one pass over the images (release spp_train).
+class SvmStage:
+    """One SVM a class: positives from one look over all images, hard negatives from another.
 
-    `variants` are trained in the same pass, to be found in the store when a run with those
+    `variants` are trained in the same passes, to be found in the store when a run with those
     settings asks for them.
     """
-    wanted = [config.svm, *variants]
-    keys = [sha256(upstream, config_digest(to_dict(one)), "svm") for one in wanted]
-    missing = {key: one for key, one in zip(keys, wanted, strict=True) if not _done(store, key)}
-    if missing:
-        minings = _minings(config, missing, data, head, store, progress)
-        _mine(minings, data, head, store, progress)
-    else:
-        progress.say("SVMs: unchanged, taken from the run's folder")
-    found = store.load("svm", keys[0])
-    assert found is not None
-    return LinearSvms(**{name: value.numpy() for name, value in found.items()})
 
+    def __init__(
+        self,
+        config: Config,
+        data: TrainingData,
+        head: RegionHead,
+        store: StageStore,
+        upstream: str,
+        progress: Progress,
+        variants: Sequence[SvmConfig] = (),
+    ) -> None:
+        self._data, self._head, self._store, self._progress = data, head, store, progress
+        wanted = [config.svm, *variants]
+        keys = [sha256(upstream, config_digest(to_dict(one)), "svm") for one in wanted]
+        self._key = keys[0]
+        self._fresh: list[_Mining] = []
+        self._begun: list[_Mining] = []
+        for key, settings in zip(keys, wanted, strict=True):
+            if store.load("svm", key) is None:
+                self._begin(key, settings, config.seed)
+        if not self._begun + self._fresh:
+            progress.say("SVMs: unchanged, taken from the run's folder")
 
-def _done(store: StageStore, key: str) -> bool:
-    return store.load("svm", key) is not None
+    def _begin(self, key: str, settings: SvmConfig, seed: int) -> None:
+        """A mining as it was saved, or a fresh one."""
+        state = self._store.load("svm", key, partial=True)
+        if state is not None:
+            start = int(state.pop("next_image"))
+            self._progress.say(f"SVMs on {settings.layer}: going on from image {start}")
+            arrays = {name: value.numpy() for name, value in state.items()}
+            miner = HardNegativeMiner.from_state(arrays, settings)
+            self._begun.append(_Mining(settings, key, miner, start))
+            return
+        layer, norm = settings.layer, settings.feature_norm
+        scale = norm_scale(self._head, layer, self._data, norm, seed)
+        n_classes, width = len(self._data.dataset.classes), self._head.layer_width(layer)
+        miner = HardNegativeMiner(n_classes, width, settings, scale)
+        self._fresh.append(_Mining(settings, key, miner, 0))
+
+    @property
+    def needed(self) -> bool:
+        """Whether a mining has no positives yet."""
+        return bool(self._fresh)
+
+    def see(self, seen: Overview) -> None:
+        """Takes the image's objects as positives."""
+        count = len(seen.near.objects)
+        if count:
+            for one in self._fresh:
+                features = seen.features.rows(one.settings.layer, np.arange(count))
+                one.miner.add_positives(features, seen.near.labels)
+
+    def finish(self) -> None:
+        """Saves the positives."""
+        for one in self._fresh:
+            one.save(self._store)
+        self._begun, self._fresh = self._begun + self._fresh, []
+
+    def mined(self) -> LinearSvms:
+        """The SVMs, hard negatives mined in one pass over the images (release spp_train)."""
+        if self._begun:
+            _mine(self._begun, self._data, self._head, self._store, self._progress)
+            self._begun = []
+        found = self._store.load("svm", self._key)
+        assert found is not None
+        return LinearSvms(**{name: value.numpy() for name, value in found.items()})
 
 
 def _mine(
@@ -120,44 +165,3 @@ def _mine(
         svms = one.miner.finish()
         fields = ("weights", "bias", "trained", "converged")
         store.save("svm", one.key, as_tensors({name: getattr(svms, name) for name in fields}))
-
-
-def _minings(
-    config: Config,
-    missing: Mapping[str, SvmConfig],
-    data: TrainingData,
-    head: RegionHead,
-    store: StageStore,
-    progress: Progress,
-) -> list[_Mining]:
-    """A mining for each settings: as it was saved, or fresh with all positives."""
-    minings, fresh = [], []
-    n_classes = len(data.dataset.classes)
-    for key, settings in missing.items():
-        state = store.load("svm", key, partial=True)
-        if state is not None:
-            start = int(state.pop("next_image"))
-            progress.say(f"SVMs on {settings.layer}: going on from image {start}")
-            arrays = {name: value.numpy() for name, value in state.items()}
-            miner = HardNegativeMiner.from_state(arrays, settings)
-            minings.append(_Mining(settings, key, miner, start))
-            continue
-        scale = norm_scale(head, settings.layer, data, settings.feature_norm, config.seed)
-        miner = HardNegativeMiner(n_classes, head.layer_width(settings.layer), settings, scale)
-        fresh.append(_Mining(settings, key, miner, 0))
-    if fresh:
-        _add_positives(fresh, data, head, progress)
-    return minings + fresh
-
-
-def _add_positives(
-    minings: list[_Mining], data: TrainingData, head: RegionHead, progress: Progress
-) -> None:
-    count = len(data.dataset)
-    with progress.task("positives", count) as advance:
-        for _, (maps, found) in ahead(range(count), data.load):
-            if len(found.objects):
-                features = RegionFeatures(head, maps, found.objects)
-                for one in minings:
-                    one.miner.add_positives(features.layer(one.settings.layer), found.labels)
-            advance(1)

@@ -1,0 +1,135 @@
+"""What is fitted to all images at once: box regressors and scene classifier."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from sppdet.config import Config, to_dict
+from sppdet.files import config_digest, sha256
+from sppdet.head import RegionHead
+from sppdet.progress import Progress
+from sppdet.regression import BoxRegressors, RidgeCollector
+from sppdet.scene import SceneClassifier, fit_scenes
+from sppdet.training.data import TrainingData
+from sppdet.training.overview import Overview
+from sppdet.training.statistics import norm_scale
+from sppdet.training.store import StageStore, as_tensors
+
+Linear = TypeVar("Linear", BoxRegressors, SceneClassifier)
+# The arrays that either is made of.
+FIELDS = ("weights", "bias", "trained")
+
+
+class Fitted(ABC, Generic[Linear]):
+    """A stage that learns from one look over all images, unless its result was saved before."""
+
+    def __init__(
+        self,
+        kind: type[Linear],
+        label: str,
+        store: StageStore,
+        stage: str,
+        key: str,
+        progress: Progress,
+    ) -> None:
+        self._store, self._stage, self._key = store, stage, key
+        self._found: Linear | None = None
+        done = store.load(stage, key)
+        if done is not None:
+            self._found = kind(**{name: value.numpy() for name, value in done.items()})
+            progress.say(f"{label}: unchanged, taken from the run's folder")
+
+    @property
+    def needed(self) -> bool:
+        """Whether nothing was saved for these inputs."""
+        return self._found is None
+
+    @abstractmethod
+    def see(self, seen: Overview) -> None:
+        """Learns from one image."""
+
+    @abstractmethod
+    def _fit(self) -> Linear:
+        """The result, when all images were seen."""
+
+    def finish(self) -> None:
+        """Fits and saves."""
+        self._found = self._fit()
+        arrays = {name: getattr(self._found, name) for name in FIELDS}
+        self._store.save(self._stage, self._key, as_tensors(arrays))
+
+    def result(self) -> Linear:
+        """What was fitted, now or before."""
+        assert self._found is not None
+        return self._found
+
+
+class RegressorStage(Fitted[BoxRegressors]):
+    """One box regressor a class, on regions that overlap an object well (release)."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: TrainingData,
+        head: RegionHead,
+        store: StageStore,
+        upstream: str,
+        progress: Progress,
+    ) -> None:
+        settings = config.regression
+        key = sha256(upstream, config_digest(to_dict(settings)), "regression")
+        super().__init__(BoxRegressors, "box regressors", store, "regression", key, progress)
+        self._layer = settings.layer
+        self._collector: RidgeCollector | None = None
+        if self.needed:
+            scale = norm_scale(head, settings.layer, data, settings.feature_norm, config.seed)
+            n_classes, dim = len(data.dataset.classes), head.layer_width(settings.layer)
+            self._collector = RidgeCollector(n_classes, dim, settings, scale)
+
+    def see(self, seen: Overview) -> None:
+        """Takes the regions close to objects as samples."""
+        near = seen.near
+        if not len(near.boxes):
+            return
+        assert self._collector is not None
+        features = seen.features.layer(self._layer)
+        targets, labels = near.objects[near.match], near.labels[near.match]
+        where = seen.sample.image_id
+        self._collector.add(features, near.boxes, targets, labels, where=where)
+
+    def _fit(self) -> BoxRegressors:
+        assert self._collector is not None
+        return self._collector.finish()
+
+
+class SceneStage(Fitted[SceneClassifier]):
+    """What tells from a whole image which classes it shows."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: TrainingData,
+        head: RegionHead,
+        store: StageStore,
+        upstream: str,
+        progress: Progress,
+    ) -> None:
+        self._settings = config.scene
+        key = sha256(upstream, config_digest(to_dict(config.scene)), "scene")
+        super().__init__(SceneClassifier, "scenes", store, "scene", key, progress)
+        count = len(data.dataset) if self.needed else 0
+        self._scenes = np.zeros((count, head.scene_width()), np.float32)
+        self._shown = np.zeros((count, len(data.dataset.classes)), np.bool_)
+
+    def see(self, seen: Overview) -> None:
+        """Takes the image's scene vector and classes."""
+        scene = seen.features.scene
+        assert scene is not None
+        self._scenes[seen.place] = scene
+        self._shown[seen.place, seen.sample.labels] = True
+
+    def _fit(self) -> SceneClassifier:
+        return fit_scenes(self._scenes, self._shown, self._settings)
