@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sppdet.backbones import Backbone, load_backbone
+from sppdet.backbones.base import any_size
 from sppdet.backbones.geometry import Geometry
 from sppdet.errors import ConfigError
 from sppdet.images import mirrored
@@ -157,7 +159,8 @@ class FeatureExtractor:
         height, width = image.shape[:2]
         side = self.short_side(width, height, scale)
         x, factor_x, factor_y = self.backbone.preprocess(image, side)
-        found = self.forward(x.to(self.device))
+        with nullcontext() if self.device.type == "cpu" else any_size():
+            found = self.forward(x.to(self.device))
         maps = [found[tap][0].permute(1, 2, 0) for tap in self.config.taps]
         joined = maps[0] if len(maps) == 1 else torch.cat(maps, dim=2)
         return ScaledMap(joined.contiguous().cpu(), factor_x, factor_y)

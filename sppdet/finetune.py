@@ -62,7 +62,9 @@ def object_scales(scales: IntArray, found: Candidates, foreground_iou: float) ->
 
 
 class FineTuner:
-    """Trains a head step by step; its state after n steps is a function of data, config and seed.
+    """Trains a head step by step, on the device that it is on.
+
+    Its state after n steps is a function of data, config and seed; on a GPU up to rounding.
 
     While it trains, every pooled value is brought to zero mean and unit deviation: pyramid bins
     and averaged channels differ in size a hundredfold, and without this the large ones alone are
@@ -75,7 +77,9 @@ class FineTuner:
 
     def __init__(self, head: RegionHead, config: FineTuneConfig, seed: int) -> None:
         self.head, self.config, self.seed, self.step = head, config, seed, 0
-        self.input_mean, self.input_scale = torch.zeros(head.dim), torch.ones(head.dim)
+        self.device = head.mean.device
+        self.input_mean = torch.zeros(head.dim, device=self.device)
+        self.input_scale = torch.ones(head.dim, device=self.device)
         upper = [] if head.upper is None else list(head.upper.parameters())
         known = {id(parameter) for parameter in upper}
         fresh = [one for one in head.parameters() if id(one) not in known]
@@ -105,7 +109,8 @@ class FineTuner:
         fc6 = self.head.fc6
         fc6.weight.mul_(self.input_scale)
         fc6.bias.sub_(fc6.weight @ self.input_mean)
-        self.input_mean, self.input_scale = torch.zeros(fc6.in_features), torch.ones(1)
+        self.input_mean = torch.zeros_like(fc6.weight[0])
+        self.input_scale = torch.ones_like(fc6.weight[0])
 
     def _sample(self, found: Candidates, rng: np.random.Generator) -> RegionBatch:
         config = self.config
@@ -198,15 +203,17 @@ class FineTuner:
         )
 
     def _loss(self, pooled: Tensor, batches: list[RegionBatch]) -> tuple[Tensor, Losses]:
-        labels = torch.from_numpy(np.concatenate([batch.labels for batch in batches]))
-        targets = torch.from_numpy(np.concatenate([batch.targets for batch in batches]))
+        labels, targets = (
+            torch.from_numpy(np.concatenate(parts)).to(self.device)
+            for parts in ([one.labels for one in batches], [one.targets for one in batches])
+        )
         output = self.head((pooled - self.input_mean) * self.input_scale)
         classification = F.cross_entropy(output.logits, labels)
         objects = torch.nonzero(labels > 0)[:, 0]
-        box, accuracy = torch.zeros(()), 1.0
+        box, accuracy = torch.zeros((), device=self.device), 1.0
         if len(objects):
             mine = labels[objects]
-            goal = targets[objects] / torch.tensor(OFFSET_SCALE)
+            goal = targets[objects] / torch.tensor(OFFSET_SCALE, device=self.device)
             offsets = output.offsets[objects, mine - 1]
             # Divided by all regions, as Fast R-CNN does, so that both losses keep their balance.
             box = F.smooth_l1_loss(offsets, goal, reduction="sum") / len(labels)
@@ -239,7 +246,8 @@ class FineTuner:
                 moments.setdefault(int(index), {})[name] = value
         whole["state"] = moments
         self.optimizer.load_state_dict(whole)
-        self.input_mean, self.input_scale = tensors["input_mean"], tensors["input_scale"]
+        self.input_mean = tensors["input_mean"].to(self.device)
+        self.input_scale = tensors["input_scale"].to(self.device)
         self.step = int(tensors["step"])
 
 

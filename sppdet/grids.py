@@ -19,10 +19,10 @@ def spread(half: Tensor, height: int, width: int) -> Tensor:
     """`(height, width, C)`: what `UpperStages` gave, interpolated linearly onto the source's grid.
 
     Odd rows and columns are the cells themselves, even ones the mean of their two neighbours (the
-    first one is the first cell's copy). Where no gradient is asked for it is one compiled loop,
-    with the same bits: torch's many small passes wake its threads each time.
+    first one is the first cell's copy). On a CPU, where no gradient is asked for, it is one
+    compiled loop, with the same bits: torch's many small passes wake its threads each time.
     """
-    if half.requires_grad and torch.is_grad_enabled():
+    if (half.requires_grad and torch.is_grad_enabled()) or half.device.type != "cpu":
         return _doubled(_doubled(half, 0)[:height], 1)[:, :width].contiguous()
     cells = half.detach().contiguous()
     out = torch.empty((height, width, cells.shape[2]), dtype=cells.dtype)

@@ -257,8 +257,8 @@ class RegionPooling(nn.Module):
         return self.project(scaled, grow(boxes, factor, maps.width, maps.height))
 
     def joined(self, raw: Tensor) -> Joined:
-        """What becomes of a map `(h, w, C)` of the extractor's before pooling."""
-        values = raw.float()
+        """What becomes of a map `(h, w, C)` of the extractor's before pooling, on this device."""
+        values = raw.to(self.mean.device, torch.float32)
         deep = None if self.upper is None else self.upper(values)
         semantic = None
         if self.semantic_channels:

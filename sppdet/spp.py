@@ -29,6 +29,7 @@ from sppdet.spp_kernels import (
     scatter_max,
     scatter_mean,
 )
+from sppdet.spp_torch import pool_max_by_torch, pool_mean_by_torch
 from sppdet.types import IntArray
 
 Mode = Literal["max", "mean"]
@@ -62,7 +63,7 @@ def spatial_pyramid_pool(
 
     Args:
         feature_map: `(C, h, w)`, float32 or float64; fastest in channels-last memory, as the
-            backbones give it. Maps of other devices are pooled on the CPU.
+            backbones give it. On another device torch's and torchvision's operations pool it.
         windows: `int64 (N, 4)`, half-open cells `x1 y1 x2 y2`, as `projection.project` gives them.
         levels: the pyramid. A level that divides another costs next to nothing with `max`.
         mode: `max`, starting from minus infinity (maps may be signed), or `mean`.
@@ -83,6 +84,9 @@ def spatial_pyramid_pool(
         )
     if len(windows) == 0:
         return feature_map.sum() * feature_map.new_zeros((0, channels * bins))
+    if feature_map.device.type != "cpu":
+        pool = pool_max_by_torch if mode == "max" else pool_mean_by_torch
+        return pool(feature_map, windows, levels)
     if feature_map.requires_grad and torch.is_grad_enabled():
         pooled: Tensor = _RegionPool.apply(feature_map, windows, tuple(levels), mode)
         return pooled
@@ -198,7 +202,7 @@ def _pool(feature_map: Tensor, windows: IntArray, levels: Sequence[int], mode: M
             pool_mean(integral, windows[part], plan, rows[part])
 
     _share(len(windows), pool, out.numel())
-    return out.to(feature_map.device)
+    return out
 
 
 def _unpool(
@@ -208,7 +212,7 @@ def _unpool(
     cells = _channels_last(feature_map)
     channels = cells.shape[2]
     plan, _ = _plan(levels)
-    parts = torch.split(grad.detach().cpu(), [channels * n * n for n in levels], dim=1)
+    parts = torch.split(grad.detach(), [channels * n * n for n in levels], dim=1)
     by_bin = [part.reshape(len(part), channels, -1).transpose(1, 2) for part in parts]
     grads = torch.cat(by_bin, dim=1).numpy()
     out = np.zeros_like(cells)
@@ -220,7 +224,7 @@ def _unpool(
             scatter_mean(grads[:, :, part], windows, plan, out[:, :, part])
 
     _share(channels, scatter, grads.size)
-    return torch.from_numpy(out).permute(2, 0, 1).to(feature_map.device)
+    return torch.from_numpy(out).permute(2, 0, 1)
 
 
 def _plan(levels: Sequence[int]) -> tuple[IntArray, IntArray]:
@@ -255,8 +259,8 @@ def _share(count: int, work: Callable[[slice], None], numbers: int) -> None:
 
 
 def _channels_last(feature_map: Tensor) -> Floats:
-    """`(h, w, C)` contiguous values on the CPU; no copy where the memory is so already."""
-    cells: Floats = feature_map.detach().cpu().permute(1, 2, 0).contiguous().numpy()
+    """`(h, w, C)` contiguous values; no copy where the memory is so already."""
+    cells: Floats = feature_map.detach().permute(1, 2, 0).contiguous().numpy()
     return cells
 
 

@@ -30,6 +30,7 @@ LAYERS = (
         "compression",
         "suppression",
         "grids",
+        "spp_torch",
     ),
     (
         "projection",

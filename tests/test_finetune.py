@@ -191,10 +191,10 @@ def test_a_resumed_run_ends_in_the_same_bits(stop: int, measured: bool) -> None:
     assert equal(resumed.state(), whole.state())
 
 
-def upper_tuner(**changes: float) -> FineTuner:
+def upper_tuner(*, device: str = "cpu", **changes: float) -> FineTuner:
     """One whose head trains the backbone's upper stages too."""
     config = replace(SMALL, semantic_levels=(1,), upper=True, dropout=0.0)
-    head = RegionHead(config, extractor(CUT), N_CLASSES)
+    head = RegionHead(config, extractor(CUT), N_CLASSES).to(device)
     return FineTuner(head, replace(CONFIG, **changes), 0)  # type: ignore[arg-type]
 
 
@@ -210,6 +210,14 @@ def test_the_upper_stages_resume_in_the_same_bits_too() -> None:
     resumed.load_state(kept(begun))
     assert run(resumed, 2, load_cut) == losses[2:]
     assert equal(resumed.state(), whole.state())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_learns_what_a_cpu_learns() -> None:
+    there, here = upper_tuner(device="cuda"), upper_tuner()
+    assert run(there, 3, load_cut) == pytest.approx(run(here, 3, load_cut), rel=0.01)
+    there.finish()
+    assert there.head.fc6.weight.device.type == "cuda"
 
 
 def test_images_on_threads_give_the_gradients_of_one_backward_pass() -> None:

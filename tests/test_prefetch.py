@@ -20,9 +20,21 @@ def test_nothing_to_load() -> None:
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.lists(st.integers(), max_size=4 * AHEAD))
-def test_every_item_comes_once_in_order_with_its_value(items: list[int]) -> None:
-    assert list(ahead(items, lambda item: item * 2)) == [(item, item * 2) for item in items]
+@given(st.lists(st.integers(), max_size=4 * AHEAD), st.integers(1, 3))
+def test_every_item_comes_once_in_order_with_its_value(items: list[int], workers: int) -> None:
+    found = list(ahead(items, lambda item: item * 2, workers=workers))
+    assert found == [(item, item * 2) for item in items]
+
+
+def test_a_slow_item_is_waited_for_while_other_threads_load_the_next() -> None:
+    second = threading.Event()
+
+    def load(item: int) -> bool:
+        if item == 1:
+            second.set()
+        return second.wait(30)
+
+    assert list(ahead(range(3), load, workers=2)) == [(item, True) for item in range(3)]
 
 
 @pytest.mark.parametrize("broken", [0, 1, AHEAD, AHEAD + 1, 2 * AHEAD, 3 * AHEAD - 1])

@@ -23,6 +23,7 @@ from sppdet.spp import (
     pyramid_bins,
     spatial_pyramid_pool,
 )
+from sppdet.spp_torch import pool_max_by_torch, pool_mean_by_torch
 from sppdet.types import IntArray
 
 PYRAMIDS = [(6, 3, 2, 1), (1, 2, 3, 6), (4, 3, 2, 1), (4, 2, 1), (5,), (3, 7), (8, 4, 2)]
@@ -87,6 +88,33 @@ def test_gradient_equals_that_of_adaptive_pooling(mode: Mode, levels: tuple[int,
     (mine,) = torch.autograd.grad(pooled, feature_map, weight)
     (theirs,) = torch.autograd.grad(expected, feature_map, weight)
     torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("levels", [levels for levels in PYRAMIDS if 7 not in levels])
+def test_what_a_gpu_does_equals_what_a_cpu_does(levels: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(4)
+    feature_map = (torch.randn(6, 37, 50, generator=generator) - 3).requires_grad_()
+    windows = random_windows(80, 37, 50)
+    pyramid = spatial_pyramid_pool(feature_map, windows, levels)
+    theirs = pool_max_by_torch(feature_map, windows, levels)
+    assert torch.equal(pyramid, theirs)
+    means = spatial_pyramid_pool(feature_map, windows, levels, "mean")
+    their_means = pool_mean_by_torch(feature_map, windows, levels)
+    torch.testing.assert_close(means, their_means)
+    for mine, other in ((pyramid, theirs), (means, their_means)):
+        weight = torch.randn(mine.shape, generator=generator)
+        grads = [torch.autograd.grad(one, feature_map, weight)[0] for one in (mine, other)]
+        torch.testing.assert_close(*grads)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("mode", ["max", "mean"])
+def test_a_map_on_a_gpu_is_pooled_there(mode: Mode) -> None:
+    feature_map = torch.randn(6, 37, 50, generator=torch.Generator().manual_seed(4))
+    windows = random_windows(80, 37, 50)
+    found = spatial_pyramid_pool(feature_map.cuda(), windows, mode=mode)
+    assert found.device.type == "cuda"
+    torch.testing.assert_close(found.cpu(), spatial_pyramid_pool(feature_map, windows, mode=mode))
 
 
 def test_equals_roi_pool_at_every_level() -> None:

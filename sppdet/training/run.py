@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
+from sppdet.backbones.base import any_size
 from sppdet.config import Config, to_dict
 from sppdet.detector import Detector
 from sppdet.errors import SppdetError, TrainingError
@@ -48,14 +49,14 @@ def train(
 
     Stages whose inputs are unchanged are not run again, and an interrupted one goes on where it
     was last saved; either way the model is the same, byte for byte, as from one unbroken run on
-    the same machine.
+    the same machine (on a GPU: up to rounding).
 
     Args:
         config: all settings.
         dataset: the training images.
         run_dir: the stages' results; made if missing.
         progress: is told how far each stage is.
-        device: where the backbone runs.
+        device: where the backbone runs and fine-tuning takes place.
         cache_dir: proposals and conv maps, which runs may share; `run_dir / "cache"` by default.
         description: one line about the model, kept in its file.
         svm_variants: SVM settings that a later run of the same folder will ask for; mined in the
@@ -70,11 +71,12 @@ def train(
     cache = cache_dir if cache_dir is not None else run_dir / "cache"
     extractor = FeatureExtractor(config.features, seed=config.seed, device=device)
     clock = _Clock()
-    data = prepare(config, dataset, cache, extractor, progress, clock, workers=workers)
     store = StageStore(run_dir)
-    key = sha256(data.key(), extractor.digest(), config_digest(to_dict(config.head)))
-    key = sha256(key, config_digest(to_dict(config.finetune)), str(config.seed))
-    head = fine_tuned_head(config, data, extractor, store, key, progress)
+    with any_size():
+        data = prepare(config, dataset, cache, extractor, progress, clock, workers=workers)
+        key = sha256(data.key(), extractor.digest(), config_digest(to_dict(config.head)))
+        key = sha256(key, config_digest(to_dict(config.finetune)), str(config.seed))
+        head = fine_tuned_head(config, data, extractor, store, key, progress)
     clock.mark("fine-tuning")
     tuned = key
     head = compressed_head(config, data, head, store, key, progress).freeze()

@@ -40,14 +40,17 @@ def fine_tuned_head(
     key: str,
     progress: Progress,
 ) -> RegionHead:
-    """The head with its fully connected layers trained (paper sec. 4.1), on the CPU."""
+    """The head with its fully connected layers trained (paper sec. 4.1) on the extractor's device.
+
+    It comes back on the CPU, for which everything after it is made.
+    """
     head = RegionHead(config.head, extractor, len(data.dataset.classes), seed=config.seed)
     done = store.load("finetune", key)
     if done is not None:
         progress.say("fine-tuning: unchanged, taken from the run's folder")
         head.load_state_dict(done)
         return head
-    tuner = FineTuner(head, config.finetune, config.seed)
+    tuner = FineTuner(head.to(extractor.device), config.finetune, config.seed)
     begun = store.load("finetune", key, partial=True)
     if begun is not None:
         tuner.load_state(begun)
@@ -57,6 +60,7 @@ def fine_tuned_head(
         tuner.measure_inputs(sampled_maps(data))
     _run_steps(tuner, data, store, key, progress)
     tuner.finish()
+    head.cpu()
     store.save("finetune", key, head.state_dict())
     return head
 
@@ -70,11 +74,15 @@ def _run_steps(
         for step in range(tuner.step, settings.steps)
         for slot, image in enumerate(images_of_step(settings, count, step, tuner.seed))
     )
-    # Maps of altered images are computed on one thread beside the step's. A thread that torch has
-    # not met yet would take that number for its own: this one asks for its number before.
+    # Maps of altered images are computed on one thread beside the step's, or on one an image where
+    # a GPU takes the step. A thread that torch has not met yet would take that number for its own:
+    # this one asks for its number before.
     torch.get_num_threads()
     one_thread = partial(torch.set_num_threads, 1)
-    loaded = ahead(wanted, partial(seen_image, data, settings, tuner.seed), one_thread)
+    workers = 1 if tuner.device.type == "cpu" else settings.images
+    loaded = ahead(
+        wanted, partial(seen_image, data, settings, tuner.seed), one_thread, workers=workers
+    )
     losses = []
     with progress.task("fine-tuning", settings.steps) as advance:
         advance(tuner.step)
