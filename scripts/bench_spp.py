@@ -20,11 +20,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import roi_pool
 
 from sppdet.backbones.allocator import keep_freed_memory
 from sppdet.files import atomic_write_json
 from sppdet.spp import PAPER_LEVELS, spatial_pyramid_pool
+from sppdet.spp_torch import pool_max_by_torch
 from sppdet.types import IntArray
 
 # The release drops proposals below 20 pixels: two cells at a short side of 600 and stride 16.
@@ -42,10 +42,8 @@ def random_windows(count: int, height: int, width: int, seed: int) -> IntArray:
 
 
 def pool_by_roi_pool(feature_map: Tensor, windows: IntArray) -> Tensor:
-    """torchvision's pooling, called once a level; its boxes end at the last cell, inclusive."""
-    rois = torch.zeros(len(windows), 5)
-    rois[:, 1:] = torch.from_numpy(windows - [0, 0, 1, 1])
-    return torch.cat([roi_pool(feature_map[None], rois, n).flatten(1) for n in PAPER_LEVELS], dim=1)
+    """torchvision's pooling, called once a level."""
+    return pool_max_by_torch(feature_map, windows, PAPER_LEVELS)
 
 
 def pool_by_loop(feature_map: Tensor, windows: IntArray) -> Tensor:

@@ -7,16 +7,15 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from sppdet.config import Config, to_dict
+from sppdet.config import to_dict
 from sppdet.files import config_digest, sha256
 from sppdet.head import RegionHead
-from sppdet.progress import Progress
 from sppdet.regression import BoxRegressors, RidgeCollector
 from sppdet.scene import SceneClassifier, fit_scenes
-from sppdet.training.data import TrainingData
+from sppdet.training.job import Job
 from sppdet.training.overview import Overview
 from sppdet.training.statistics import norm_scale
-from sppdet.training.store import StageStore, as_tensors
+from sppdet.training.store import as_tensors
 
 Linear = TypeVar("Linear", BoxRegressors, SceneClassifier)
 # The arrays that either is made of.
@@ -30,17 +29,16 @@ class Fitted(ABC, Generic[Linear]):
         self,
         kind: type[Linear],
         label: str,
-        store: StageStore,
         stage: str,
+        job: Job,
         key: str,
-        progress: Progress,
     ) -> None:
-        self._store, self._stage, self._key = store, stage, key
+        self._store, self._stage, self._key = job.store, stage, key
         self._found: Linear | None = None
-        done = store.load(stage, key)
+        done = job.store.load(stage, key)
         if done is not None:
             self._found = kind(**{name: value.numpy() for name, value in done.items()})
-            progress.say(f"{label}: unchanged, taken from the run's folder")
+            job.progress.say(f"{label}: unchanged, taken from the run's folder")
 
     @property
     def needed(self) -> bool:
@@ -70,23 +68,17 @@ class Fitted(ABC, Generic[Linear]):
 class RegressorStage(Fitted[BoxRegressors]):
     """One box regressor a class, on regions that overlap an object well (release)."""
 
-    def __init__(
-        self,
-        config: Config,
-        data: TrainingData,
-        head: RegionHead,
-        store: StageStore,
-        upstream: str,
-        progress: Progress,
-    ) -> None:
-        settings = config.regression
+    def __init__(self, job: Job, head: RegionHead, upstream: str) -> None:
+        settings = job.config.regression
         key = sha256(upstream, config_digest(to_dict(settings)), "regression")
-        super().__init__(BoxRegressors, "box regressors", store, "regression", key, progress)
+        super().__init__(BoxRegressors, "box regressors", "regression", job, key)
         self._layer = settings.layer
         self._collector: RidgeCollector | None = None
         if self.needed:
-            scale = norm_scale(head, settings.layer, data, settings.feature_norm, config.seed)
-            n_classes, dim = len(data.dataset.classes), head.layer_width(settings.layer)
+            scale = norm_scale(
+                head, settings.layer, job.data, settings.feature_norm, job.config.seed
+            )
+            n_classes, dim = len(job.data.dataset.classes), head.layer_width(settings.layer)
             self._collector = RidgeCollector(n_classes, dim, settings, scale)
 
     def see(self, seen: Overview) -> None:
@@ -108,21 +100,13 @@ class RegressorStage(Fitted[BoxRegressors]):
 class SceneStage(Fitted[SceneClassifier]):
     """What tells from a whole image which classes it shows."""
 
-    def __init__(
-        self,
-        config: Config,
-        data: TrainingData,
-        head: RegionHead,
-        store: StageStore,
-        upstream: str,
-        progress: Progress,
-    ) -> None:
-        self._settings = config.scene
-        key = sha256(upstream, config_digest(to_dict(config.scene)), "scene")
-        super().__init__(SceneClassifier, "scenes", store, "scene", key, progress)
-        count = len(data.dataset) if self.needed else 0
+    def __init__(self, job: Job, head: RegionHead, upstream: str) -> None:
+        self._settings = job.config.scene
+        key = sha256(upstream, config_digest(to_dict(self._settings)), "scene")
+        super().__init__(SceneClassifier, "scenes", "scene", job, key)
+        count = len(job.data.dataset) if self.needed else 0
         self._scenes = np.zeros((count, head.scene_width()), np.float32)
-        self._shown = np.zeros((count, len(data.dataset.classes)), np.bool_)
+        self._shown = np.zeros((count, len(job.data.dataset.classes)), np.bool_)
 
     def see(self, seen: Overview) -> None:
         """Takes the image's scene vector and classes."""

@@ -11,10 +11,9 @@ from typing import NamedTuple, Protocol
 
 from sppdet.head import RegionHead
 from sppdet.prefetch import ahead
-from sppdet.progress import Progress
 from sppdet.region_features import RegionFeatures
 from sppdet.sampling import Candidates
-from sppdet.training.data import TrainingData
+from sppdet.training.job import Job
 from sppdet.types import Sample
 
 # What the pass is called where its progress is shown.
@@ -27,7 +26,7 @@ class Overview(NamedTuple):
     Attributes:
         place: its number in the data set.
         sample: the image.
-        near: its objects, then the proposals that overlap one of them well.
+        near: its objects, then the proposals that the box regressors learn from.
         features: of the regions `near`.
     """
 
@@ -54,19 +53,14 @@ class Learner(Protocol):
         ...
 
 
-def look_over(
-    data: TrainingData,
-    head: RegionHead,
-    learners: Sequence[Learner],
-    min_iou: float,
-    progress: Progress,
-) -> None:
-    """Shows all images to those who need it; `min_iou` is what "well" means."""
+def look_over(job: Job, head: RegionHead, learners: Sequence[Learner]) -> None:
+    """Shows all images to those who need it."""
     waiting = [learner for learner in learners if learner.needed]
     if not waiting:
         return
+    data, min_iou = job.data, job.config.regression.min_iou
     count = len(data.dataset)
-    with progress.task(LABEL, count) as advance:
+    with job.progress.task(LABEL, count) as advance:
         for place, (maps, found) in ahead(range(count), data.load):
             near = found.take(found.overlap > min_iou)
             features = RegionFeatures(head, maps, near.boxes)

@@ -22,6 +22,7 @@ from sppdet.proposals.cache import attempt_all
 from sppdet.svm import SvmConfig
 from sppdet.training.data import TrainingData, refuse
 from sppdet.training.fitted import RegressorStage, SceneStage
+from sppdet.training.job import Job
 from sppdet.training.overview import look_over
 from sppdet.training.stages import compressed_head, fine_tuned_head
 from sppdet.training.store import StageStore
@@ -71,21 +72,21 @@ def train(
     cache = cache_dir if cache_dir is not None else run_dir / "cache"
     extractor = FeatureExtractor(config.features, seed=config.seed, device=device)
     clock = _Clock()
-    store = StageStore(run_dir)
     with any_size():
         data = prepare(config, dataset, cache, extractor, progress, clock, workers=workers)
+        job = Job(config, data, StageStore(run_dir), progress)
         key = sha256(data.key(), extractor.digest(), config_digest(to_dict(config.head)))
         key = sha256(key, config_digest(to_dict(config.finetune)), str(config.seed))
-        head = fine_tuned_head(config, data, extractor, store, key, progress)
+        head = fine_tuned_head(job, key)
     clock.mark("fine-tuning")
     tuned = key
-    head = compressed_head(config, data, head, store, key, progress).freeze()
+    head = compressed_head(job, head, key).freeze()
     key = sha256(key, config_digest(to_dict(config.compression)))
     clock.mark("compression")
-    stage = SvmStage(config, data, head, store, key, progress, svm_variants)
-    regressors = RegressorStage(config, data, head, store, key, progress)
-    scene = SceneStage(config, data, head, store, tuned, progress)
-    look_over(data, head, (stage, regressors, scene), config.regression.min_iou, progress)
+    stage = SvmStage(job, head, key, svm_variants)
+    regressors = RegressorStage(job, head, key)
+    scene = SceneStage(job, head, tuned)
+    look_over(job, head, (stage, regressors, scene))
     clock.mark("positives, box regressors, scenes")
     svms = stage.mined()
     clock.mark("hard negatives")

@@ -9,65 +9,55 @@ import numpy as np
 import torch
 
 from sppdet.compression import Responses
-from sppdet.config import Config, to_dict
+from sppdet.config import to_dict
 from sppdet.errors import TrainingError
-from sppdet.features import FeatureExtractor
 from sppdet.files import config_digest, sha256
 from sppdet.finetune import FineTuner
 from sppdet.finetune_config import images_of_step
 from sppdet.head import RegionHead
 from sppdet.prefetch import ahead
-from sppdet.progress import Progress
 from sppdet.training.altered import View, seen_image
-from sppdet.training.data import TrainingData
+from sppdet.training.job import Job
 from sppdet.training.statistics import (
     map_statistics,
     sampled_images,
     sampled_maps,
     sampled_regions,
 )
-from sppdet.training.store import StageStore
 
 # Steps between two lines about the loss.
 REPORT_EVERY = 250
 
 
-def fine_tuned_head(
-    config: Config,
-    data: TrainingData,
-    extractor: FeatureExtractor,
-    store: StageStore,
-    key: str,
-    progress: Progress,
-) -> RegionHead:
+def fine_tuned_head(job: Job, key: str) -> RegionHead:
     """The head with its fully connected layers trained (paper sec. 4.1) on the extractor's device.
 
     It comes back on the CPU, for which everything after it is made.
     """
+    config, data, store, extractor = job.config, job.data, job.store, job.data.maps.extractor
     head = RegionHead(config.head, extractor, len(data.dataset.classes), seed=config.seed)
     done = store.load("finetune", key)
     if done is not None:
-        progress.say("fine-tuning: unchanged, taken from the run's folder")
+        job.progress.say("fine-tuning: unchanged, taken from the run's folder")
         head.load_state_dict(done)
         return head
     tuner = FineTuner(head.to(extractor.device), config.finetune, config.seed)
     begun = store.load("finetune", key, partial=True)
     if begun is not None:
         tuner.load_state(begun)
-        progress.say(f"fine-tuning: going on from step {tuner.step}")
+        job.progress.say(f"fine-tuning: going on from step {tuner.step}")
     else:
         head.set_statistics(*map_statistics(head, data))
         tuner.measure_inputs(sampled_maps(data))
-    _run_steps(tuner, data, store, key, progress)
+    _run_steps(tuner, job, key)
     tuner.finish()
     head.cpu()
     store.save("finetune", key, head.state_dict())
     return head
 
 
-def _run_steps(
-    tuner: FineTuner, data: TrainingData, store: StageStore, key: str, progress: Progress
-) -> None:
+def _run_steps(tuner: FineTuner, job: Job, key: str) -> None:
+    data, store, progress = job.data, job.store, job.progress
     settings, count = tuner.config, len(data.dataset)
     wanted = (
         View(step * settings.images + slot, image)
@@ -104,19 +94,13 @@ def _run_steps(
                 store.save("finetune", key, tuner.state(), partial=True)
 
 
-def compressed_head(
-    config: Config,
-    data: TrainingData,
-    head: RegionHead,
-    store: StageStore,
-    upstream: str,
-    progress: Progress,
-) -> RegionHead:
+def compressed_head(job: Job, head: RegionHead, upstream: str) -> RegionHead:
     """The head as it detects: fc6 as two narrow factors, where that saves work.
 
     SVMs and regressors are trained on it: they see what they will see, and sooner. The head that
     was given stays as it is.
     """
+    config, data, store, progress = job.config, job.data, job.store, job.progress
     rank = config.compression.fc6_rank
     if not head.squeeze_saves(rank):
         return head

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sppdet.config import Config, to_dict
+from sppdet.config import to_dict
 from sppdet.files import config_digest, sha256
 from sppdet.head import RegionHead
 from sppdet.mining import HardNegativeMiner
 from sppdet.prefetch import ahead
-from sppdet.progress import Progress
 from sppdet.region_features import RegionFeatures
 from sppdet.svm import LinearSvms, SvmConfig
-from sppdet.training.data import TrainingData, class_overlaps
+from sppdet.training.data import class_overlaps
+from sppdet.training.job import Job
 from sppdet.training.overview import Overview
 from sppdet.training.statistics import norm_scale
 from sppdet.training.store import StageStore, as_tensors
@@ -69,40 +69,34 @@ class SvmStage:
     """
 
     def __init__(
-        self,
-        config: Config,
-        data: TrainingData,
-        head: RegionHead,
-        store: StageStore,
-        upstream: str,
-        progress: Progress,
-        variants: Sequence[SvmConfig] = (),
+        self, job: Job, head: RegionHead, upstream: str, variants: Sequence[SvmConfig] = ()
     ) -> None:
-        self._data, self._head, self._store, self._progress = data, head, store, progress
-        wanted = [config.svm, *variants]
+        self._job, self._head = job, head
+        wanted = [job.config.svm, *variants]
         keys = [sha256(upstream, config_digest(to_dict(one)), "svm") for one in wanted]
         self._key = keys[0]
         self._fresh: list[_Mining] = []
         self._begun: list[_Mining] = []
         for key, settings in zip(keys, wanted, strict=True):
-            if store.load("svm", key) is None:
-                self._begin(key, settings, config.seed)
+            if job.store.load("svm", key) is None:
+                self._begin(key, settings)
         if not self._begun + self._fresh:
-            progress.say("SVMs: unchanged, taken from the run's folder")
+            job.progress.say("SVMs: unchanged, taken from the run's folder")
 
-    def _begin(self, key: str, settings: SvmConfig, seed: int) -> None:
+    def _begin(self, key: str, settings: SvmConfig) -> None:
         """A mining as it was saved, or a fresh one."""
-        state = self._store.load("svm", key, partial=True)
+        job = self._job
+        state = job.store.load("svm", key, partial=True)
         if state is not None:
             start = int(state.pop("next_image"))
-            self._progress.say(f"SVMs on {settings.layer}: going on from image {start}")
+            job.progress.say(f"SVMs on {settings.layer}: going on from image {start}")
             arrays = {name: value.numpy() for name, value in state.items()}
             miner = HardNegativeMiner.from_state(arrays, settings)
             self._begun.append(_Mining(settings, key, miner, start))
             return
         layer, norm = settings.layer, settings.feature_norm
-        scale = norm_scale(self._head, layer, self._data, norm, seed)
-        n_classes, width = len(self._data.dataset.classes), self._head.layer_width(layer)
+        scale = norm_scale(self._head, layer, job.data, norm, job.config.seed)
+        n_classes, width = len(job.data.dataset.classes), self._head.layer_width(layer)
         miner = HardNegativeMiner(n_classes, width, settings, scale)
         self._fresh.append(_Mining(settings, key, miner, 0))
 
@@ -122,30 +116,25 @@ class SvmStage:
     def finish(self) -> None:
         """Saves the positives."""
         for one in self._fresh:
-            one.save(self._store)
+            one.save(self._job.store)
         self._begun, self._fresh = self._begun + self._fresh, []
 
     def mined(self) -> LinearSvms:
         """The SVMs, hard negatives mined in one pass over the images (release spp_train)."""
         if self._begun:
-            _mine(self._begun, self._data, self._head, self._store, self._progress)
+            _mine(self._begun, self._job, self._head)
             self._begun = []
-        found = self._store.load("svm", self._key)
+        found = self._job.store.load("svm", self._key)
         assert found is not None
         return LinearSvms(**{name: value.numpy() for name, value in found.items()})
 
 
-def _mine(
-    minings: list[_Mining],
-    data: TrainingData,
-    head: RegionHead,
-    store: StageStore,
-    progress: Progress,
-) -> None:
+def _mine(minings: list[_Mining], job: Job, head: RegionHead) -> None:
     """One pass over the images for all of `minings`; saves their SVMs at the end."""
+    data, store = job.data, job.store
     start, count = min(one.next_image for one in minings), len(data.dataset)
     limits = [one.settings.proposals for one in minings]
-    with progress.task("hard negatives", count) as advance:
+    with job.progress.task("hard negatives", count) as advance:
         advance(start)
         for index, (maps, every) in ahead(range(start, count), data.load):
             found = every.first(max(limits) if all(limits) else 0)
