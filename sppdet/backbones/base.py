@@ -136,7 +136,8 @@ class Backbone(nn.Module):
 def any_size() -> AbstractContextManager[None]:
     """Convolutions on a GPU without cuDNN, which plans each anew for every size of map it meets.
 
-    No two images need be alike: on an H200 the maps of 60 took 40 s with it and 1 s without.
+    No two images need be alike: on an H200, 30 steps of fine-tuning took 3 s without it, and were
+    not done after 19 s with it.
     """
     found: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=False)
     return found
