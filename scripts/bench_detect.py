@@ -55,6 +55,7 @@ STAGES = (
     "pool, fc6",
     "fc7",
     "SVMs",
+    "second look",
     "NMS, boxes",
 )
 # The layers, from the first, and the stages that they are: fc6 is pooled for anew where nothing
@@ -121,10 +122,15 @@ def stage_seconds(detector: Detector, image: ImageArray) -> dict[str, float]:
         _layer_by_layer(view, lap)
         view.judge.svms.scores(view.features.layer(view.judge.config.svm.layer))
         lap("SVMs")
-    select(judged(rules, models), detector.classes, rules)
+    judged(dataclasses.replace(rules, second_look=0), models)
     lap("NMS, boxes")
-    # Detecting scored the regions once more.
+    last_look = judged(rules, models)
+    lap("second look")
+    # That was the first look once more too, and both times the regions were scored again.
+    found["second look"] = max(0.0, found["second look"] - found["NMS, boxes"])
     found["NMS, boxes"] = max(0.0, found["NMS, boxes"] - found["SVMs"])
+    select(last_look, detector.classes, rules)
+    lap("NMS, boxes")
     return found
 
 

@@ -48,6 +48,10 @@ class DetectionConfig:
     max_per_class: int = 100
     # Move the regions with the box regressors before NMS.
     box_regression: bool = True
+    # So many of an image's boxes, the best of all classes as they have been moved, are regions once
+    # more: scored and moved again, they join the others before NMS (iterative localization, Gidaris
+    # and Komodakis 2015); 0: none (release).
+    second_look: int = 300
     # Which: the ridge regressors (release), those that fine-tuning learned, or the mean of both.
     regressors: str = "both"
     # An image is looked at once at each of these times `features.scales`, and the mirror image too
@@ -86,7 +90,7 @@ class DetectionConfig:
                 raise ConfigError(
                     f"detection.{name} is {getattr(self, name)}", mend="give 1 or more"
                 )
-        for name in ("softmax_weight", "scene_weight", "soft_nms"):
+        for name in ("softmax_weight", "scene_weight", "soft_nms", "second_look"):
             if getattr(self, name) < 0:
                 raise ConfigError(
                     f"detection.{name} is {getattr(self, name)}", mend="give 0 or more"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -75,6 +75,11 @@ class RegionView:
     features: RegionFeatures
     mirrored: bool = False
 
+    def at(self, boxes: FloatArray) -> RegionView:
+        """Other regions `(N, 4)` in the same view, boxes in coordinates of the image as it is."""
+        own = flip_horizontal(boxes, self.features.size[0]) if self.mirrored else boxes
+        return replace(self, features=self.features.at(own))
+
     def refiner(self, rules: DetectionConfig) -> Refine | None:
         """What moves boxes, in coordinates of the image as it is."""
         refine = self.judge.refiner(self.features, rules) if rules.box_regression else None
@@ -94,19 +99,56 @@ def judged(rules: DetectionConfig, models: Sequence[Sequence[RegionView]]) -> li
     Args:
         rules: how scores are made, views and models put together, and what is kept.
         models: the views of each model. A model's are averaged in any case.
+
+    What is found at second looks comes after what is found at first ones. Where nothing moves
+    boxes, there are none.
     """
     if rules.combination == "mean":
         models = [[view for views in models for view in views]]
-    return [_averaged(rules, views) for views in models]
+    found = [first_look(rules, views) for views in models]
+    if not rules.second_look:
+        return found
+    again = [
+        second_look(rules, views, seen)
+        for views, seen in zip(models, found, strict=True)
+        if _mover(rules, views) is not None
+    ]
+    return [*found, *again]
 
 
-def _averaged(rules: DetectionConfig, views: Sequence[RegionView]) -> Found:
-    """By the means of the views' scores and of their boxes."""
+def first_look(rules: DetectionConfig, views: Sequence[RegionView]) -> Found:
+    """What may be objects among the regions of views, by the means of their scores and boxes."""
     features = views[0].features
-    scores = views[0].judge.scores(features, rules)
+    return candidates(
+        features.boxes, _scores(rules, views), features.size, rules, _mover(rules, views)
+    )
+
+
+def second_look(rules: DetectionConfig, views: Sequence[RegionView], seen: Found) -> Found:
+    """The best of what the views' first look found, as regions of their own.
+
+    Each is scored for the class that it was found to be of, and moved for it once more.
+    """
+    best = np.argsort(-seen.scores, kind="stable")[: rules.second_look]
+    boxes, rows, labels = seen.boxes[best], np.arange(len(best)), seen.labels[best]
+    again = [view.at(boxes) for view in views]
+    found = _scores(rules, again)
+    scores = np.full_like(found, -np.inf)
+    scores[rows, labels] = found[rows, labels]
+    return candidates(boxes, scores, views[0].features.size, rules, _mover(rules, again))
+
+
+def _scores(rules: DetectionConfig, views: Sequence[RegionView]) -> FloatArray:
+    """`float32 (N, K)`: the means of the views' scores."""
+    scores = views[0].judge.scores(views[0].features, rules)
     for view in views[1:]:
         scores += view.judge.scores(view.features, rules)
     scores /= np.float32(len(views))
+    return scores
+
+
+def _mover(rules: DetectionConfig, views: Sequence[RegionView]) -> Refine | None:
+    """Moves boxes to the means of where the views move them; None where none does."""
     refiners = [refine for refine in (view.refiner(rules) for view in views) if refine]
 
     def mean(regions: IntArray, labels: IntArray) -> FloatArray:
@@ -115,4 +157,4 @@ def _averaged(rules: DetectionConfig, views: Sequence[RegionView]) -> Found:
             moved = moved + refine(regions, labels)
         return moved / np.float32(len(refiners))
 
-    return candidates(features.boxes, scores, features.size, rules, mean if refiners else None)
+    return mean if refiners else None

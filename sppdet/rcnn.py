@@ -8,6 +8,8 @@ detector itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -33,17 +35,24 @@ PADDING = 16
 BATCH = 32
 
 
+# Regions `(N, 4)` to their pooled vectors `float32 (N, dim)`.
+Pooling = Callable[[FloatArray], FloatArray]
+
+
 class CropFeatures(RegionFeatures):
-    """Features of regions whose pooled vectors are known, one row a box."""
+    """Features of regions that are each pooled from a map of their own, one row a box."""
 
     def __init__(
-        self, head: RegionHead, pooled: FloatArray, boxes: FloatArray, size: tuple[int, int]
+        self, head: RegionHead, pooling: Pooling, boxes: FloatArray, size: tuple[int, int]
     ) -> None:
         self.boxes, self.size = boxes, size
-        self._head = head.eval()
-        self.pool = pooled
+        self._head, self._pooling = head.eval(), pooling
+        self.pool = pooling(boxes)
         # No map shows the whole image.
         self.scene = None
+
+    def at(self, boxes: FloatArray) -> CropFeatures:
+        return CropFeatures(self._head, self._pooling, boxes, self.size)
 
 
 class RcnnDetector:
@@ -90,16 +99,20 @@ class RcnnDetector:
 
         Law: a region's features do not depend on the other regions, up to rounding.
         """
-        head = self._detector.head
-        pooled = np.zeros((len(boxes), head.layer_width("pool")), np.float32)
+        pooling = partial(self._pooled, image)
+        return CropFeatures(self._detector.head, pooling, boxes, (image.shape[1], image.shape[0]))
+
+    def _pooled(self, image: ImageArray, boxes: FloatArray) -> FloatArray:
+        """`float32 (N, dim)`: the regions' pooled vectors, batch by batch."""
+        pooled = np.zeros((len(boxes), self._detector.head.layer_width("pool")), np.float32)
         with self._progress.task("regions", len(boxes)) as advance:
             for start in range(0, len(boxes), self._batch):
                 part = boxes[start : start + self._batch]
-                pooled[start : start + len(part)] = self._pooled(image, part)
+                pooled[start : start + len(part)] = self._pooled_batch(image, part)
                 advance(len(part))
-        return CropFeatures(head, pooled, boxes, (image.shape[1], image.shape[0]))
+        return pooled
 
-    def _pooled(self, image: ImageArray, boxes: FloatArray) -> FloatArray:
+    def _pooled_batch(self, image: ImageArray, boxes: FloatArray) -> FloatArray:
         """`float32 (N, dim)`: one batch through the network, then each map pooled by the head.
 
         The head sees a crop as an image of its own. Its window is the region's part of the crop,

@@ -32,6 +32,10 @@ class RegionFeatures:
         self._head, self.joined = head.eval(), head.join(maps)
         self.size = (self.joined.maps.width, self.joined.maps.height)
 
+    def at(self, boxes: FloatArray) -> RegionFeatures:
+        """The features of other regions `(N, 4)` of the same image."""
+        return RegionFeatures(self._head, self.joined, boxes)
+
     @cached_property
     def pool(self) -> FloatArray:
         """`float32 (N, dim)`: the spatial pyramid's bins."""

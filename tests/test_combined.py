@@ -28,7 +28,8 @@ from tests.made_detector import CLASSES, make_detector, picture
 
 # Every region that passes the threshold is kept.
 UNION = "detection.combination=union"
-ALL = (UNION, "detection.soft_nms=0", "detection.nms_iou=1.0", "detection.vote_iou=0")
+ONCE = (UNION, "detection.vote_iou=0", "detection.second_look=0")
+ALL = (*ONCE, "detection.soft_nms=0", "detection.nms_iou=1.0")
 KEEP = (*ALL, "detection.max_per_class=100000", "detection.max_candidates=100000")
 # What a backbone without a pretrained 1x1 head needs.
 PLAIN = (
@@ -38,7 +39,7 @@ PLAIN = (
     "head.semantic_levels=[]",
     "head.context=[]",
 )
-GREEDY = (UNION, "detection.soft_nms=0", "detection.nms_iou=0.4", "detection.vote_iou=0")
+GREEDY = (*ONCE, "detection.soft_nms=0", "detection.nms_iou=0.4")
 
 
 # Two that average: of one backbone, at different scales.
@@ -109,6 +110,7 @@ def test_members_scores_and_boxes_are_averaged(seed: int, mirror: bool) -> None:
             features = RegionFeatures(member.head, turned, flipped)
             views[-1].append(RegionView(member.judge, features, mirrored=True))
     rules = replace(every.detection, combination="mean", box_regression=bool(seed % 2))
+    rules = replace(rules, second_look=0)
     apart = [judged(rules, [of_one])[0] for of_one in views]
     (both,) = judged(rules, views)
     # The same regions may be of the same classes, in the same order.

@@ -323,6 +323,7 @@ def test_votes_of_huge_scores_do_not_overflow() -> None:
         {"softmax_weight": -1.0},
         {"scene_weight": -0.1},
         {"soft_nms": -0.1},
+        {"second_look": -1},
         {"zooms": ()},
         {"zooms": (1.0, 0.0)},
         {"mirror_zooms": (-1.25,)},

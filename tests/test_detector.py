@@ -121,7 +121,7 @@ def test_the_softmax_takes_part_as_weighted(detector: Detector) -> None:
     rules = replace(detector.config.detection, score_threshold=-1e9, max_per_class=10**6)
     rules = replace(rules, max_candidates=10**6, nms_iou=1.0, vote_iou=0.0)
     rules = replace(rules, soft_nms=0.0, box_regression=False)
-    rules = replace(rules, scene_weight=0.0)
+    rules = replace(rules, scene_weight=0.0, second_look=0)
     margins = detector.svms.scores(features.fc7)
     for weight in (0.0, 0.5, 2.0):
         found = detector.detect_features(features, rules=replace(rules, softmax_weight=weight))

@@ -32,6 +32,7 @@ EVERYTHING = (
     "detection.soft_nms=0",
     "detection.nms_iou=1",
     "detection.vote_iou=0",
+    "detection.second_look=0",
 )
 
 
