@@ -28,7 +28,7 @@ from sppdet.types import Detections, FloatArray, ImageArray
 
 DEFAULT_MODEL = "default"
 # Settings that a trained model can be used with in any value; the others are part of it.
-FREE_SETTINGS = ("proposals.", "detection.", "features.scales")
+FREE_SETTINGS = ("proposals.", "detection.", "features.scales", "features.eight_bits")
 
 
 class Detector:
@@ -140,8 +140,8 @@ class Detector:
     def with_settings(self, config: Config) -> Detector:
         """This detector under settings that differ in those of `FREE_SETTINGS` at most.
 
-        Partners follow: in how regions are proposed and judged all of them, in the scales those
-        that read the same maps.
+        Partners follow: in how regions are proposed and judged all of them, in how maps are made
+        those that read the same ones.
 
         Raises ConfigError for a change to a setting that the model was trained with.
         """
@@ -152,12 +152,13 @@ class Detector:
                     f"{name} was fixed when the model was trained",
                     mend=f"change {free} only, or train a model with it",
                 )
-        scales = config.features.scales
-        head, extractor = self.head.at_scales(scales), self.extractor.at_scales(scales)
+        scales, eight_bits = config.features.scales, config.features.eight_bits
+        extractor = self.extractor.in_eight_bits(eight_bits).at_scales(scales)
+        head = self.head.at_scales(scales)
         parts = (self.svms, self.regressors, self.scene)
         alone = Detector(self.classes, config, extractor, head, *parts)
         partners = (
-            one.with_settings(_at_scales(one.config, scales))
+            one.with_settings(_with_maps_of(one.config, config))
             if one.extractor is self.extractor
             else one
             for one in self.partners
@@ -252,8 +253,10 @@ def _views(config: Config, extractor: FeatureExtractor) -> list[ImageView]:
     return [ImageView(extractor.zoomed(zoom), turned) for zoom, turned in config.detection.views()]
 
 
-def _at_scales(config: Config, scales: tuple[int, ...]) -> Config:
-    return replace(config, features=replace(config.features, scales=scales))
+def _with_maps_of(config: Config, other: Config) -> Config:
+    scales, eight_bits = other.features.scales, other.features.eight_bits
+    features = replace(config.features, scales=scales, eight_bits=eight_bits)
+    return replace(config, features=features)
 
 
 def _part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -456,6 +456,23 @@ def test_settings_that_training_did_not_fix_can_be_changed(detector: Detector) -
     assert _same(other.with_settings(detector.config).detect(image), detector.detect(image))
 
 
+def test_maps_can_be_made_in_floats_or_in_eight_bits(detector: Detector) -> None:
+    image, config = picture(), detector.config
+    assert config.features.eight_bits
+    changed = load_config(None, ["features.eight_bits=false"], base=config)
+    exact = detector.combined(detector).with_settings(changed)
+    backbone = detector.extractor.backbone
+    assert all(one.backbone is backbone for one in exact.extractors)
+    assert [one.config.eight_bits for one in exact.extractors] == [False]
+    assert exact.extractor.digest() != detector.extractor.digest()
+    rounded, found = (one.extractor(image).scaled[0].map for one in (detector, exact))
+    x = backbone.preprocess(image, config.features.scales[0])[0]
+    (expected,) = backbone(x, config.features.taps).values()
+    np.testing.assert_allclose(found, expected[0].permute(1, 2, 0), rtol=1e-3, atol=1e-3)
+    assert 0.01 < (rounded - found).norm() / found.norm() < 0.4
+    assert _same(exact.with_settings(config).partners[0].detect(image), detector.detect(image))
+
+
 @pytest.mark.parametrize("fixed", ["head.fc6=16", "svm.c=1", 'features.taps=["stage4"]'])
 def test_settings_that_training_fixed_cannot(detector: Detector, fixed: str) -> None:
     with pytest.raises(ConfigError, match=rf"{fixed.split('=')[0]} was fixed"):

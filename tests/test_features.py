@@ -58,7 +58,7 @@ def test_maps_have_the_size_of_the_resized_image(
 
 
 def test_channels_are_those_of_the_taps_in_order() -> None:
-    whole = extractor(FeatureConfig(taps=("bottleneck", "stage5"), scales=(96,)))
+    whole = extractor(FeatureConfig(taps=("bottleneck", "stage5"), scales=(96,), eight_bits=False))
     assert whole.config.taps == ("bottleneck", "stage5")
     assert dict(whole.channels) == {"bottleneck": 352, "stage5": 120}
     photo = image(64, 80)

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from sppdet.backbones import load_backbone
-from sppdet.backbones.efficientnet_lite import VARIANTS, EfficientNetLite, load_efficientnet_lite
+from sppdet.backbones.efficientnet_lite import (
+    VARIANTS,
+    Block,
+    EfficientNetLite,
+    load_efficientnet_lite,
+)
+from sppdet.backbones.onnx_graphs import Spread
+from sppdet.images import read_image
 
 TAPS = (*(f"stage{number}" for number in range(1, 7)), "bottleneck", "head")
 
@@ -83,3 +93,97 @@ def test_other_networks_go_through_torch() -> None:
     with torch.no_grad():
         expected = net(x, ["conv"])["conv"]
         assert torch.equal(net.for_inference(["conv"])(x)["conv"], expected)
+
+
+def rounded(values: Tensor, low: float, high: float, steps: int = 255) -> Tensor:
+    """Values as the nearest of `steps + 1` even ones from `low` to `high`, of which 0 is one."""
+    step = (max(high, 0.0) - min(low, 0.0)) / steps
+    zero = round(-min(low, 0.0) / step)
+    return (torch.round(values / step) + zero).clamp(0, steps).sub(zero) * step
+
+
+def in_steps(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution whose weights are whole multiples of a channel's largest over 63."""
+    weight = conv.weight.detach().double()
+    step = weight.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12) / 63
+    assert conv.bias is not None
+    bias, groups = conv.bias.detach().double(), conv.groups
+    whole = torch.round(weight / step) * step
+    return nn.functional.conv2d(x, whole, bias, conv.stride, conv.padding, conv.dilation, groups)
+
+
+def by_hand(net: EfficientNetLite, x: Tensor, stages: int) -> Tensor:
+    """The first stages in float64, rounded after every convolution and sum."""
+    x = rounded(in_steps(net.stem, x.flip((2, 3)).double()), 0, 6)
+    spread: Spread | None = None
+    blocks = [one for one in net.stages[:stages].modules() if isinstance(one, Block)]
+    for block in blocks:
+        assert block.spread is not None
+        wide = x if block.expand is None else rounded(in_steps(block.expand, x), 0, 6)
+        deep = rounded(in_steps(block.depthwise, wide), 0, 6)
+        out = rounded(in_steps(block.project, deep), *block.spread.range())
+        if block.skip and spread is not None:
+            mean, variance = (a + b for a, b in zip(spread, block.spread, strict=True))
+            spread = Spread(mean, variance)
+            x = rounded(out + x, *spread.range())
+        else:
+            x, spread = out, block.spread
+    return x.flip((2, 3))
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[Tensor]:
+    """Photos that a package carries, as the network's input at a short side of 128."""
+    folder = Path(str(files("skimage") / "data"))
+    net = load_efficientnet_lite()
+    names = ("chelsea.png", "coffee.png", "astronaut.png")
+    every = [net.preprocess(read_image(folder / name), 160)[0] for name in names]
+    return [x[:, :, :128, :160] for x in every]
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_eight_bits_are_what_rounding_by_hand_gives(
+    lite0: EfficientNetLite, photos: list[Tensor], stages: int
+) -> None:
+    tap = f"stage{stages}"
+    for x in photos:
+        found = lite0.for_inference([tap], eight_bits=True)(x)[tap].double()
+        expected = by_hand(lite0, x, stages)
+        # Biases are rounded to the sums' steps, and halves may go either way: a few values are a
+        # step apart, and then what comes of them. To floats the distance is 0.14 and more.
+        assert (found - expected).norm() < 0.06 * expected.norm()
+        if stages == 1:
+            assert ((found - expected).abs() < 1e-4).double().mean() > 0.95
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite2"])
+def test_eight_bits_are_near_to_floats(name: str, photos: list[Tensor]) -> None:
+    net = load_efficientnet_lite(name)
+    forward, taps = net.for_inference(["stage3", "stage5"], eight_bits=True), ("stage3", "stage5")
+    for x in photos:
+        found, exact = forward(x), net(x, taps)
+        for tap, most in (("stage3", 0.2), ("stage5", 0.3)):
+            off = (found[tap] - exact[tap]).norm() / exact[tap].norm()
+            assert 0 < off < most
+
+
+def test_eight_bits_do_not_depend_on_threads_or_company(
+    lite0: EfficientNetLite, photos: list[Tensor]
+) -> None:
+    forward = lite0.for_inference(["stage5"], eight_bits=True)
+    both = torch.cat(photos)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found += [forward(both)["stage5"]]
+            found += [torch.cat([forward(one[None])["stage5"] for one in both])]
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def test_weights_of_unknown_range_stay_floats() -> None:
+    net, x = EfficientNetLite("efficientnet_lite0"), images(1, 3, 64, 64)
+    plain, asked = (net.for_inference(["stage2"], eight_bits=bits)(x) for bits in (False, True))
+    assert torch.equal(plain["stage2"], asked["stage2"])

@@ -76,10 +76,11 @@ class Backbone(nn.Module):
         """A trainable copy of what lies above a tap, None where the network cannot be cut there."""
         return None
 
-    def for_inference(self, taps: Iterable[str]) -> Forward:
+    def for_inference(self, taps: Iterable[str], *, eight_bits: bool = False) -> Forward:
         """The forward pass to these taps, as fast as it can be: of the weights as they are now.
 
-        Gradients do not pass through it.
+        Gradients do not pass through it. With `eight_bits` it is computed in 8-bit integers by
+        networks that can: faster, and rounded.
         """
         return partial(self, taps=tuple(taps))
 

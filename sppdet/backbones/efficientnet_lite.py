@@ -31,6 +31,7 @@ from sppdet.backbones.base import (
     scaled_pixels,
 )
 from sppdet.backbones.geometry import PIXELS, Geometry, Window
+from sppdet.backbones.onnx_graphs import Pixels, Spread
 from sppdet.backbones.onnx_stages import OnnxStages
 from sppdet.backbones.upper import UpperStages
 from sppdet.errors import SppdetError
@@ -120,6 +121,8 @@ class Block(nn.Module):
         self.depthwise = SameConv(middle, middle, kernel, stride, dilation, groups=middle)
         self.project = SameConv(middle, cout, 1)
         self.skip = skip
+        # Of what `project` gives, as batch norm knew it before it was folded in.
+        self.spread: Spread | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
@@ -194,13 +197,16 @@ class EfficientNetLite(Backbone):
         down, right = (-side % self.granularity for side in x.shape[2:])
         return F.pad(x.flip((2, 3)), (right, 0, down, 0))
 
-    def for_inference(self, taps: Iterable[str]) -> Forward:
+    def for_inference(self, taps: Iterable[str], *, eight_bits: bool = False) -> Forward:
         wanted = self._check_taps(taps)
         if self.stem.weight.device.type != "cpu":
             return super().for_inference(wanted)
         stages = [_blocks(stage) for stage in self.stages]
         positions = [(*STAGE_TAPS, "head").index(tap) for tap in wanted]
-        run = OnnxStages(self.stem, stages, positions, self.head)
+        # Weights that are not the trained ones have no known range.
+        known = all(block.spread is not None for stage in stages for block in stage)
+        pixels = Pixels(int(PIXEL_MEAN), PIXEL_SCALE) if eight_bits and known else None
+        run = OnnxStages(self.stem, stages, positions, self.head, pixels)
 
         def forward(x: Tensor) -> dict[str, Tensor]:
             maps = zip(wanted, run(self._mirrored(x)), strict=True)
@@ -240,6 +246,8 @@ class EfficientNetLite(Backbone):
                 _fold(block.expand, state, prefix + "_expand_conv", prefix + "_bn0")
             _fold(block.depthwise, state, prefix + "_depthwise_conv", prefix + "_bn1")
             _fold(block.project, state, prefix + "_project_conv", prefix + "_bn2")
+            mean, deviation = state[f"{prefix}_bn2.bias"], state[f"{prefix}_bn2.weight"]
+            block.spread = Spread(mean.double(), deviation.double() ** 2)
         _fold(self.head, state, "_conv_head", "_bn1")
         self.classifier.load_state_dict({k: state[f"_fc.{k}"] for k in ("weight", "bias")})
 

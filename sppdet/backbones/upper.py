@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sppdet.backbones.onnx_stages import InvertedResidual, OnnxStages
+from sppdet.backbones.onnx_graphs import InvertedResidual
+from sppdet.backbones.onnx_stages import OnnxStages
 
 
 class UpperStages(nn.Module):
