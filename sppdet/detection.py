@@ -37,13 +37,13 @@ class DetectionConfig:
     max_candidates: int = 400
     # Boxes lower the scores of others of their class by IoU^2 over this, where the IoU is above
     # 0.2 (soft-NMS, Bodla et al. 2017); 0: greedy NMS instead.
-    soft_nms: float = 0.15
+    soft_nms: float = 0.3
     # Of two boxes of a class whose IoU exceeds this, the lower-scored one is dropped: after
     # soft-NMS and voting, and instead of soft-NMS where that is 0 (release: 0.3).
     nms_iou: float = 0.6
     # A kept box becomes the mean, weighted by exp(score), of the class's boxes that overlap it by
     # at least this IoU ("box voting", Gidaris and Komodakis 2015); 0: boxes stay as they are.
-    vote_iou: float = 0.6
+    vote_iou: float = 0.55
     # At most this many boxes of a class are kept in an image.
     max_per_class: int = 100
     # Move the regions with the box regressors before NMS.

@@ -154,7 +154,7 @@ class Detector:
                 )
         scales, eight_bits = config.features.scales, config.features.eight_bits
         extractor = self.extractor.in_eight_bits(eight_bits).at_scales(scales)
-        head = self.head.at_scales(scales)
+        head = self.head.reading(extractor.config)
         parts = (self.svms, self.regressors, self.scene)
         alone = Detector(self.classes, config, extractor, head, *parts)
         partners = (
@@ -224,7 +224,7 @@ class Detector:
             views = []
             for view in _views(self.config, one.extractor):
                 own = flip_horizontal(boxes, seen[view].width) if view.mirrored else boxes
-                head = one.head.at_scales(view.extractor.config.scales)
+                head = one.head.reading(view.extractor.config)
                 features = RegionFeatures(head, seen[view], own)
                 views.append(RegionView(one.judge, features, view.mirrored))
             models.append(views)

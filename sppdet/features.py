@@ -33,8 +33,8 @@ class FeatureConfig:
     # Fetch torchvision's weights from the network where this machine does not have them yet;
     # changes no result, so the maps' digest leaves it out.
     download: bool = field(default=False, repr=False)
-    # Compute its frozen layers in 8-bit integers where it can be done (EfficientNet-Lite with
-    # ImageNet weights, on a CPU): in half the time or less, and rounded.
+    # Compute layers that nothing trains (any more) in 8-bit integers where it can be done
+    # (EfficientNet-Lite with ImageNet weights, on a CPU): in half the time or less, and rounded.
     eight_bits: bool = True
     # The network's maps that regions are pooled from; all must have one stride.
     taps: tuple[str, ...] = ("stage5",)

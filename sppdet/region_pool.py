@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Self
 
@@ -120,10 +119,10 @@ class RegionPooling(nn.Module):
             self.upper.freeze()
         return self
 
-    def at_scales(self, scales: tuple[int, ...]) -> Self:
-        """These layers, weights shared, for maps of other scales."""
+    def reading(self, features: FeatureConfig) -> Self:
+        """These layers, weights shared, for maps of other scales, or made in other arithmetic."""
         other = copy.copy(self)
-        other.features = replace(self.features, scales=scales)
+        other.features = features
         return other
 
     def scene_width(self) -> int:
@@ -259,7 +258,8 @@ class RegionPooling(nn.Module):
     def joined(self, raw: Tensor) -> Joined:
         """What becomes of a map `(h, w, C)` of the extractor's before pooling, on this device."""
         values = raw.to(self.mean.device, torch.float32)
-        deep = None if self.upper is None else self.upper(values)
+        eight_bits = self.features.eight_bits
+        deep = None if self.upper is None else self.upper(values, eight_bits=eight_bits)
         semantic = None
         if self.semantic_channels:
             source = values[..., self.semantic_slice] if deep is None else deep

@@ -247,6 +247,11 @@ def test_what_is_found_does_not_depend_on_the_order(detector: Detector, files: l
         assert _same(one, other)
 
 
+def in_floats(detector: Detector) -> Detector:
+    changed = load_config(None, ["features.eight_bits=false"], base=detector.config)
+    return detector.with_settings(changed)
+
+
 def test_a_saved_detector_comes_back(detector: Detector, model: Path) -> None:
     loaded = Detector.load(model)
     assert loaded.classes == detector.classes
@@ -254,9 +259,12 @@ def test_a_saved_detector_comes_back(detector: Detector, model: Path) -> None:
     assert not loaded.head.training
     image = picture(seed=5)
     maps, boxes = detector.extractor(image), detector.propose(image)
-    # The head is stored as float16, the SVMs and regressors as they are.
-    saved = detector.svms.scores(RegionFeatures(detector.head, maps, boxes).fc7)
-    found = loaded.svms.scores(RegionFeatures(loaded.head, maps, boxes).fc7)
+    # The head is stored as float16, the SVMs and regressors as they are. In 8 bits, weights that
+    # differ so little may be a step apart.
+    saved, found = (
+        one.svms.scores(RegionFeatures(in_floats(one).head, maps, boxes).fc7)
+        for one in (detector, loaded)
+    )
     np.testing.assert_allclose(found, saved, atol=5e-3)
     assert np.array_equal(loaded.svms.weights, detector.svms.weights)
     assert loaded.regressors is not None
@@ -298,7 +306,7 @@ def test_the_whole_image_takes_part_as_weighted(detector: Detector) -> None:
 
 
 def test_a_detector_with_a_squeezed_fc6_comes_back(detector: Detector, tmp_path: Path) -> None:
-    image = picture()
+    image, detector = picture(), in_floats(detector)
     boxes = detector.propose(image)
     maps = detector.extractor(image)
     responses = Responses(detector.config.head.fc6)
@@ -459,8 +467,7 @@ def test_settings_that_training_did_not_fix_can_be_changed(detector: Detector) -
 def test_maps_can_be_made_in_floats_or_in_eight_bits(detector: Detector) -> None:
     image, config = picture(), detector.config
     assert config.features.eight_bits
-    changed = load_config(None, ["features.eight_bits=false"], base=config)
-    exact = detector.combined(detector).with_settings(changed)
+    exact = in_floats(detector.combined(detector))
     backbone = detector.extractor.backbone
     assert all(one.backbone is backbone for one in exact.extractors)
     assert [one.config.eight_bits for one in exact.extractors] == [False]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import torch
 
 from sppdet.backbones import load_backbone
-from sppdet.backbones.efficientnet_lite import load_efficientnet_lite
+from sppdet.backbones.efficientnet_lite import EfficientNetLite, load_efficientnet_lite
 from sppdet.grids import spread
+from sppdet.images import read_image
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite2"])
@@ -55,6 +58,33 @@ def test_frozen_they_give_the_same(name: str) -> None:
     assert found.shape == before.shape
     torch.testing.assert_close(found, before.detach(), rtol=1e-4, atol=1e-4)
     assert torch.equal(copy.deepcopy(upper)(maps), found)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite2"])
+def test_frozen_in_eight_bits_they_give_nearly_the_same(name: str) -> None:
+    net = load_efficientnet_lite(name)
+    upper = net.upper_stages("stage5")
+    assert upper is not None
+    photo = read_image(Path(str(files("skimage") / "data" / "chelsea.png")))
+    x = net.preprocess(photo, 192)[0]
+    maps = net.for_inference(["stage5"], eight_bits=True)(x)["stage5"][0].permute(1, 2, 0)
+    exact = upper(maps)
+    # Nothing is rounded while there is something to learn.
+    assert torch.equal(upper(maps, eight_bits=True), exact)
+    upper.freeze()
+    found = upper(maps, eight_bits=True)
+    assert 0 < (found - exact).norm() / exact.norm() < 0.15
+    # Once more in floats, and in integers.
+    torch.testing.assert_close(upper(maps), exact.detach(), rtol=1e-4, atol=1e-4)
+    assert torch.equal(upper(maps, eight_bits=True), found)
+
+
+def test_stages_of_unknown_range_stay_floats() -> None:
+    upper = EfficientNetLite("efficientnet_lite0").upper_stages("stage5")
+    assert upper is not None
+    upper.freeze()
+    maps = torch.randn(6, 8, 112)
+    assert torch.equal(upper(maps, eight_bits=True), upper(maps))
 
 
 def test_spreading_keeps_what_is_flat_and_what_is_linear() -> None:

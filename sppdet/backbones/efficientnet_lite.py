@@ -31,7 +31,7 @@ from sppdet.backbones.base import (
     scaled_pixels,
 )
 from sppdet.backbones.geometry import PIXELS, Geometry, Window
-from sppdet.backbones.onnx_graphs import Pixels, Spread
+from sppdet.backbones.onnx_graphs import Rounding, Spread, Steps
 from sppdet.backbones.onnx_stages import OnnxStages
 from sppdet.backbones.upper import UpperStages
 from sppdet.errors import SppdetError
@@ -203,10 +203,10 @@ class EfficientNetLite(Backbone):
             return super().for_inference(wanted)
         stages = [_blocks(stage) for stage in self.stages]
         positions = [(*STAGE_TAPS, "head").index(tap) for tap in wanted]
-        # Weights that are not the trained ones have no known range.
-        known = all(block.spread is not None for stage in stages for block in stage)
-        pixels = Pixels(int(PIXEL_MEAN), PIXEL_SCALE) if eight_bits and known else None
-        run = OnnxStages(self.stem, stages, positions, self.head, pixels)
+        known = eight_bits and self._spread_after(len(stages)) is not None
+        # Nothing is lost by it: the image came in bytes.
+        rounding = Rounding(Steps(int(PIXEL_MEAN), PIXEL_SCALE)) if known else None
+        run = OnnxStages(self.stem, stages, positions, self.head, rounding)
 
         def forward(x: Tensor) -> dict[str, Tensor]:
             maps = zip(wanted, run(self._mirrored(x)), strict=True)
@@ -230,7 +230,17 @@ class EfficientNetLite(Backbone):
                 conv = block.depthwise
                 conv.dilation, conv.padding = (1, 1), (conv.kernel_size[0] // 2,) * 2
                 conv.stride = (2, 2) if name == "stage6" and number == 0 else (1, 1)
-        return UpperStages(tap, "bottleneck", stages, self.channels["bottleneck"])
+        spread = self._spread_after(first)
+        return UpperStages(tap, "bottleneck", stages, self.channels["bottleneck"], spread)
+
+    def _spread_after(self, stages: int) -> Spread | None:
+        """Of the map after so many stages; None for weights that are not the trained ones."""
+        found: Spread | None = None
+        for block in _blocks(self.stages[:stages]):
+            if block.spread is None:
+                return None
+            found = block.spread.plus(found) if block.skip and found else block.spread
+        return found
 
     def classify(self, x: Tensor) -> Tensor:
         """`float32 (B, 1000)` ImageNet logits: head map averaged over all cells, then linear."""

@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from sppdet.backbones.onnx_graphs import EightBits, Floats, InvertedResidual, Pixels
+from sppdet.backbones.onnx_graphs import EightBits, Floats, InvertedResidual, Rounding
 
 SILENT = 3
 
@@ -27,7 +27,7 @@ class OnnxStages:
         stages: blocks, stage by stage.
         wanted: the stages whose maps are asked for, by position; the head's comes after the last.
         head: a convolution with ReLU6 after the stages.
-        pixels: what the images' values are; given, all is computed in 8-bit integers.
+        rounding: what computing in 8-bit integers takes; None: in floats.
     """
 
     def __init__(
@@ -36,9 +36,9 @@ class OnnxStages:
         stages: Sequence[Sequence[InvertedResidual]],
         wanted: Sequence[int],
         head: nn.Conv2d | None = None,
-        pixels: Pixels | None = None,
+        rounding: Rounding | None = None,
     ) -> None:
-        graph = Floats() if pixels is None else EightBits(pixels)
+        graph = Floats() if rounding is None else EightBits(rounding)
         value, maps = graph.image, {}
         if stem is not None:
             value = graph.conv(value, stem, relu6=True)
