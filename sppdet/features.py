@@ -40,7 +40,7 @@ class FeatureConfig:
     taps: tuple[str, ...] = ("stage5",)
     # Short sides in pixels that the image is resized to; one forward pass each. The release uses
     # 480, 576, 688, 874, 1200 or 688 alone.
-    scales: tuple[int, ...] = (288, 576)
+    scales: tuple[int, ...] = (320, 640)
     # An image so long that its long side would exceed this many times the short side's target
     # is resized less, which bounds time and memory (Fast R-CNN does the same).
     max_elongation: float = 5 / 3

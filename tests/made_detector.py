@@ -18,7 +18,7 @@ CLASSES = ("ring", "disc", "cross")
 # The class that has no SVM and no regressor.
 UNTRAINED = 2
 
-# One small scale, narrow layers and few proposals: nothing here has to detect anything.
+# One small scale, as it is, narrow layers and few proposals: nothing here has to detect anything.
 SMALL = (
     "features.backbone=efficientnet_lite0",
     "features.scales=[96]",
@@ -26,6 +26,7 @@ SMALL = (
     "head.fc6=32",
     "head.fc7=32",
     "proposals.max_proposals=200",
+    "detection.zooms=[1]",
 )
 
 
