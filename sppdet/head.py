@@ -105,19 +105,25 @@ class RegionHead(RegionPooling):
         start = 0
         if self.config.levels:
             windows = self.project(scaled, boxes)
-            pyramid = pooled(self.reduced(joined), windows, self.config.levels, "max", False)
+            reduced = joined.once("reduced", partial(self.reduced, joined))
+            pyramid = pooled(reduced, windows, self.config.levels, "max", False)
             start = pyramid.shape[1]
             out = F.linear(pyramid, layer.weight[:, :start], layer.bias)
         if joined.semantic is None:
             return out
         for levels, factors in self.semantic_windows():
             for factor in factors:
-                share = layer.weight[:, start : start + self.semantic_channels]
-                product = self.on_grid(F.linear(joined.semantic, share), joined.raw)
+                multiplied = partial(self._share, layer, start, joined.semantic, joined.raw)
+                product = joined.once((layer, start), multiplied)
                 window = self.window(scaled, boxes, factor, maps)
                 out = out + pooled(product, window, levels, "mean", False)
                 start += self.semantic_channels
         return out
+
+    def _share(self, layer: nn.Linear, start: int, semantic: Tensor, raw: Tensor) -> Tensor:
+        """What a layer makes of the averaged channels that it reads from `start` on, by cells."""
+        share = layer.weight[:, start : start + self.semantic_channels]
+        return self.on_grid(F.linear(semantic, share), raw)
 
     def run_fc6(self, pooled: Tensor) -> Tensor:
         """`(N, fc6)` after ReLU."""

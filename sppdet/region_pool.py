@@ -9,9 +9,10 @@ ImageNet training knew and the narrow bottleneck below it hides.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -28,7 +29,8 @@ from sppdet.spp import Mode, spatial_pyramid_pool
 from sppdet.types import FloatArray, IntArray
 
 
-class Joined(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Joined:
     """What the layers below pooling make of one map.
 
     Attributes:
@@ -41,6 +43,18 @@ class Joined(NamedTuple):
     raw: Tensor
     deep: Tensor | None
     semantic: Tensor | None
+    _known: dict[Hashable, Tensor] = field(default_factory=dict)
+
+    def once(self, name: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """What `make` gives, kept for the next regions of the map: unless gradients are wanted.
+
+        Weights must stay as they are in between.
+        """
+        if torch.is_grad_enabled():
+            return make()
+        if name not in self._known:
+            self._known[name] = make()
+        return self._known[name]
 
     def whole(self) -> Tensor:
         """`(h, w, C' + C)`: all channels that the pyramid is made of, on the grid of `raw`."""
@@ -233,7 +247,7 @@ class RegionPooling(nn.Module):
     ) -> Tensor:
         parts = []
         if self.config.levels:
-            reduced = self.reduced(joined)
+            reduced = joined.once("reduced", partial(self.reduced, joined))
             parts.append(
                 pooled(reduced, self.project(scaled, boxes), self.config.levels, "max", flip)
             )

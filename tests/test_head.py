@@ -186,6 +186,28 @@ def test_joined_maps_are_pooled_as_the_maps_are_and_made_once(form: str) -> None
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_what_is_made_of_maps_is_kept_unless_weights_may_change(form: str) -> None:
+    head = head_of(form)
+    maps = random_maps(head.features, WIDTH, HEIGHT)
+    boxes, others = random_boxes(FEW_BOXES, WIDTH, HEIGHT), random_boxes(300, WIDTH, HEIGHT, seed=1)
+    joined = head.join(maps)
+    with torch.no_grad():
+        first = head.fc6_response(joined, boxes)
+        # Fewer boxes go the other way, with what is known already.
+        assert torch.equal(head.fc6_response(joined, boxes[:9]), head.fc6_response(maps, boxes[:9]))
+        assert torch.equal(head.fc6_response(joined, others), head.fc6_response(maps, others))
+        assert torch.equal(head.fc6_response(joined, boxes), first)
+        head.fc6.weight.mul_(2)
+        head.fc6.bias.mul_(2)
+    joined = head.join(maps)
+    with torch.enable_grad():
+        torch.testing.assert_close(head.fc6_response(joined, boxes), 2 * first)
+        head.fc6.weight.data.mul_(2)
+        head.fc6.bias.data.mul_(2)
+        torch.testing.assert_close(head.fc6_response(joined, boxes), 4 * first)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_other_boxes_never_change_a_vector(form: str) -> None:
     head = head_of(form)
     maps = random_maps(head.features, WIDTH, HEIGHT)
