@@ -5,10 +5,11 @@
 Figures are medians over photos of a VOC split, the model loaded and everything compiled; all
 contenders see an image one after the other, so that a busy machine slows all alike. `in all` is a
 call of `detect` by itself; the stages are timed in a second pass over the same image, through the
-same public pieces. R-CNN mode runs the first model's backbone on every region and takes about half
-a minute an image: it is timed on a few, and so is torchvision, whose detectors have random weights
-(no download) and stand for their speed only. Expect R-CNN mode to take some 100 times as long as
-ours. `--map N` then compares the mAP of both modes on N images, as `scripts/rcnn_map.py` does.
+same public pieces. R-CNN mode runs the first model's backbone on every region and takes ten seconds
+to half a minute an image: it is timed on a few, and so is torchvision, whose detectors have
+random weights (no download) and stand for their speed only. Expect R-CNN mode to take some 60
+times as long as ours. `--map N` then compares the mAP of both modes on N images, as
+`scripts/rcnn_map.py` does.
 """
 
 from __future__ import annotations
