@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from sppdet.compression import Responses
 from sppdet.features import FeatureExtractor, FeatureMaps, ScaledMap
 from sppdet.head_config import HeadConfig
-from sppdet.region_pool import Joined, JoinedMaps, RegionPooling, pooled
+from sppdet.joined_maps import Joined, JoinedMaps
+from sppdet.region_pool import RegionPooling, pooled
 from sppdet.types import FloatArray
 
 # Below this many boxes, multiplying a whole map by fc6 costs more than it saves.

@@ -12,7 +12,7 @@ from sppdet.boxes import decode
 from sppdet.features import FeatureMaps
 from sppdet.finetune import OFFSET_SCALE
 from sppdet.head import RegionHead
-from sppdet.region_pool import JoinedMaps
+from sppdet.joined_maps import JoinedMaps
 from sppdet.types import FloatArray, IntArray
 
 
