@@ -109,7 +109,7 @@ class Value:
     step: float = 0.0
 
 
-class Floats:
+class FloatGraph:
     """An ONNX graph being written: nodes and their weights, in floats.
 
     Attributes:
@@ -183,7 +183,7 @@ class Floats:
         return name
 
 
-class EightBits(Floats):
+class EightBitGraph(FloatGraph):
     """The same graph in integers: onnxruntime makes one 8-bit operation of a rounded one.
 
     Every value is written as rounded and made a float again, which onnxruntime then leaves out.

@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from sppdet.backbones.onnx_graphs import EightBits, Floats, InvertedResidual, Rounding
+from sppdet.backbones.onnx_graphs import EightBitGraph, FloatGraph, InvertedResidual, Rounding
 
 SILENT = 3
 
@@ -38,7 +38,7 @@ class OnnxStages:
         head: nn.Conv2d | None = None,
         rounding: Rounding | None = None,
     ) -> None:
-        graph = Floats() if rounding is None else EightBits(rounding)
+        graph = FloatGraph() if rounding is None else EightBitGraph(rounding)
         value, maps = graph.image, {}
         if stem is not None:
             value = graph.conv(value, stem, relu6=True)
