@@ -17,7 +17,7 @@ PACKAGE = ROOT / "sppdet"
 
 # From the bottom up. A unit imports from lines below its own only, and from itself.
 LAYERS = (
-    ("errors", "types", "boxes"),
+    ("errors", "types", "boxes", "versions"),
     ("files", "progress", "images", "prefetch", "compiled", "products"),
     ("settings", "visualise", "datasets", "modelfile"),
     (

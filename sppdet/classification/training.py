@@ -8,7 +8,6 @@ saved, and ends in the same model, byte for byte (on the CPU, with the same numb
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from sppdet.errors import TrainingError
 from sppdet.files import atomic_write_json
 from sppdet.progress import Advance, Progress
 from sppdet.settings import differences, from_dict, to_dict
+from sppdet.versions import versions
 
 MODEL_FILE = "model.safetensors"
 STATE_FILE = "state.safetensors"
@@ -78,8 +78,7 @@ def train_classifier(
         "dataset": training.name,
         "images": len(training),
         "seed": config.seed,
-        "sppdet": version("sppdet"),
-        "torch": version("torch"),
+        **versions(),
         "last_epoch": run.trainer.history[-1] if run.trainer.history else {},
     }
     classifier = Classifier(config, run.trainer.network)

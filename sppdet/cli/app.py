@@ -11,6 +11,7 @@ import typer
 from sppdet.cli import classify, data, detect, evaluate, models, propose, settings, train
 from sppdet.cli.common import examples
 from sppdet.errors import SppdetError
+from sppdet.versions import installed
 
 app = typer.Typer(
     name="sppdet",
@@ -30,9 +31,7 @@ app = typer.Typer(
 
 def _show_version(value: bool) -> None:
     if value:
-        from importlib.metadata import version
-
-        typer.echo(f"sppdet {version('sppdet')}")
+        typer.echo(f"sppdet {installed('sppdet')}")
         raise typer.Exit
 
 

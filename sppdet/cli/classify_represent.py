@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +20,7 @@ from sppdet.cli.common import (
     examples,
     use_threads,
 )
+from sppdet.versions import versions
 
 if TYPE_CHECKING:
     from sppdet.classification.representation import SvmClassifierConfig
@@ -114,8 +114,7 @@ def represent(
         progress=terminal_progress(),
         device=checked_device(device),
     )
-    versions = {name: version(name) for name in ("sppdet", "torch")}
-    provenance = {"dataset": data.name, "seed": chosen.seed, **versions, **facts}
+    provenance = {"dataset": data.name, "seed": chosen.seed, **versions(), **facts}
     model = run / MODEL_FILE
     classifier.save(model, description=description, provenance=provenance)
     typer.echo(f"{model}: trained in {costs(time.perf_counter() - start)}, C {facts['c']:g}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 
 from sppdet.backbones.base import any_size
@@ -28,6 +27,7 @@ from sppdet.training.stages import compressed_head, fine_tuned_head
 from sppdet.training.store import StageStore
 from sppdet.training.svm_stage import SvmStage
 from sppdet.types import Dataset, Sample
+from sppdet.versions import versions
 from sppdet.warmup import warm_up
 
 MODEL_FILE = "model.safetensors"
@@ -166,8 +166,7 @@ def _provenance(config: Config, dataset: Dataset) -> dict[str, object]:
         "images": len(dataset),
         "objects": sum(len(sample.labels) for sample in dataset),
         "seed": config.seed,
-        "sppdet": version("sppdet"),
-        "torch": version("torch"),
+        **versions(),
     }
 
 
