@@ -211,9 +211,8 @@ def reproduce(args: argparse.Namespace) -> None:
             f"Pascal VOC's 20 classes; trained as long on train alone it has {score:.1f} mAP"
             f" (11-point) on val"
         )
-        longer = as_many_epochs(config, len(datasets["train"]), len(datasets["trainval"]))
         options: dict[str, Any] = {"cache_dir": cache, "workers": workers, "description": about}
-        made = train(longer, datasets["trainval"], run, progress=watch, **options)
+        made = train(config, datasets["trainval"], run, progress=watch, **options)
         target = SHIPPED / f"{args.ship}{SUFFIX}"
         atomic_write_bytes(target, made.read_bytes())
         models[args.ship] = str(made)
@@ -230,12 +229,6 @@ def reproduce(args: argparse.Namespace) -> None:
     record.save()
     names = [name for name, _, _ in ladder_voc07.rungs(config)] + [PLAIN, REGRESSED]
     print(f"\n{table(record, datasets, names)}\n\n{times(record)}\nwritten to {record.path}")
-
-
-def as_many_epochs(config: Config, images: int, more: int) -> Config:
-    """The settings for a larger data set: steps in proportion to its images."""
-    tuning = replace(config.finetune, steps=round(config.finetune.steps * more / images))
-    return replace(config, finetune=tuning)
 
 
 def load(args: argparse.Namespace, split: str) -> Dataset:

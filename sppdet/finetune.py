@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sppdet.errors import SppdetError, TrainingError
 from sppdet.features import FeatureMaps
-from sppdet.finetune_config import FineTuneConfig, images_of_step, learning_rate
+from sppdet.finetune_config import AUTOMATIC, FineTuneConfig, images_of_step, learning_rate
 from sppdet.head import RegionHead
 from sppdet.sampling import Candidates, RegionBatch, sample_regions
 from sppdet.types import FloatArray, IntArray
@@ -76,6 +76,9 @@ class FineTuner:
     """
 
     def __init__(self, head: RegionHead, config: FineTuneConfig, seed: int) -> None:
+        """`config` has a settled number of steps; ValueError where it has not."""
+        if config.steps == AUTOMATIC:
+            raise ValueError("the number of steps is not settled; see FineTuneConfig.suited")
         self.head, self.config, self.seed, self.step = head, config, seed, 0
         self.device = head.mean.device
         self.input_mean = torch.zeros(head.dim, device=self.device)

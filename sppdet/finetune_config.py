@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sppdet.errors import ConfigError
+
+# For `finetune.steps`: what suits the number of images. So many passes over them, in whole fifties,
+# but no fewer steps than layers need that start from nothing, however few the images.
+AUTOMATIC = -1
+PASSES, FEWEST, FIFTY = 5.4, 1500, 50
 
 
 @dataclass(frozen=True)
@@ -18,8 +23,9 @@ class FineTuneConfig:
     few thousand steps that a CPU has time for.
     """
 
-    # Optimisation steps; 0 leaves the layers as they were initialised.
-    steps: int = 5400
+    # Optimisation steps; 0 leaves the layers as they were initialised, and -1 takes as many as suit
+    # the number of training images: 5.4 passes over them, and 1,500 at least.
+    steps: int = AUTOMATIC
     # Images a step, and regions taken from each (release: 128 regions in all).
     images: int = 4
     regions: int = 48
@@ -51,8 +57,13 @@ class FineTuneConfig:
     save_every: int = 500
 
     def __post_init__(self) -> None:
-        if min(self.images, self.regions, self.save_every) < 1 or self.steps < 0:
+        if min(self.images, self.regions, self.save_every) < 1:
             raise ConfigError("finetune counts must be positive")
+        if self.steps < AUTOMATIC:
+            raise ConfigError(
+                f"finetune.steps is {self.steps}",
+                mend="give 0 or more, or -1 for as many as suit the number of images",
+            )
         if not 0 <= self.background_low < self.background_high <= 1:
             raise ConfigError("finetune.background_low must lie below finetune.background_high")
         if not 0 < self.foreground_iou <= 1 or not 0 <= self.foreground <= 1:
@@ -77,9 +88,16 @@ class FineTuneConfig:
                     f"finetune.{name} is {getattr(self, name)}", mend="give 0 or more"
                 )
 
+    def suited(self, n_images: int) -> FineTuneConfig:
+        """The same with its number of steps settled, for a training on so many images."""
+        if self.steps != AUTOMATIC:
+            return self
+        passes = round(PASSES * n_images / self.images / FIFTY) * FIFTY
+        return replace(self, steps=max(FEWEST, passes))
+
 
 def learning_rate(config: FineTuneConfig, step: int) -> float:
-    """The learning rate of a step: linear warm-up, then a cosine down to 0."""
+    """The learning rate of a step, of a settled number: linear warm-up, then a cosine down to 0."""
     warm = max(1, round(config.warmup * config.steps))
     if step < warm:
         return config.learning_rate * (step + 1) / warm

@@ -45,7 +45,7 @@ class RegionJudge:
     def refiner(self, features: RegionFeatures, rules: DetectionConfig) -> Refine | None:
         """What moves boxes: the regressors that `rules` ask for, as far as they were trained."""
         regressors, tuned = self.regressors, self.config.finetune
-        learned = rules.regressors != "ridge" and tuned.steps > 0 and tuned.box_loss > 0
+        learned = rules.regressors != "ridge" and tuned.steps != 0 and tuned.box_loss > 0
         if rules.regressors == "learned" or regressors is None:
             return features.learned_boxes if learned else None
 

@@ -19,7 +19,13 @@ from torch import Tensor
 from sppdet.errors import ConfigError, SppdetError, TrainingError
 from sppdet.features import FeatureMaps, ScaledMap
 from sppdet.finetune import FineTuner, Losses, Seen, _mirrored
-from sppdet.finetune_config import FineTuneConfig, images_of_step, learning_rate
+from sppdet.finetune_config import (
+    FEWEST,
+    PASSES,
+    FineTuneConfig,
+    images_of_step,
+    learning_rate,
+)
 from sppdet.head import RegionHead
 from sppdet.head_config import HeadConfig
 from sppdet.sampling import Candidates, candidates
@@ -350,7 +356,7 @@ def test_folding_the_normalisation_keeps_the_outputs() -> None:
 
 def test_measured_inputs_have_mean_zero_and_deviation_near_one() -> None:
     # More regions than there are: the sample is then all that an image can give.
-    tuner = tuner_of(FineTuneConfig(regions=10_000))
+    tuner = tuner_of(FineTuneConfig(steps=1, regions=10_000))
     tuner.measure_inputs(load(index) for index in range(N_IMAGES))
     pooled = []
     for index in range(N_IMAGES):
@@ -407,13 +413,25 @@ def test_a_mirrored_region_has_the_mirrored_target() -> None:
         assert here == pytest.approx(there, rel=1e-3)
 
 
+@given(n_images=st.integers(1, 200_000), images=st.integers(1, 32))
+def test_steps_that_nobody_gave_suit_the_number_of_images(n_images: int, images: int) -> None:
+    config = FineTuneConfig(images=images)
+    settled = config.suited(n_images)
+    # Nearest to so many passes in whole fifties, unless the images are few.
+    beyond = settled.steps - PASSES * n_images / images
+    assert -25.001 <= beyond <= 25.001 or (beyond > 0 and settled.steps == FEWEST)
+    assert settled.steps >= FEWEST
+    assert settled == replace(config, steps=settled.steps)
+    assert settled.suited(3 * n_images) is settled
+
+
 @pytest.mark.parametrize(
     "values",
     [
         {"images": 0},
         {"regions": 0},
         {"save_every": 0},
-        {"steps": -1},
+        {"steps": -2},
         {"background_low": 0.5},
         {"background_low": -0.1},
         {"background_high": 1.1},
@@ -440,3 +458,8 @@ def test_a_mirrored_region_has_the_mirrored_target() -> None:
 def test_impossible_settings_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         FineTuneConfig(**values)  # type: ignore[arg-type]
+
+
+def test_a_number_of_steps_that_is_not_settled_is_refused() -> None:
+    with pytest.raises(ValueError, match="not settled"):
+        tuner_of(FineTuneConfig())

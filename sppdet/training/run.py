@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from sppdet.backbones.base import any_size
@@ -70,13 +71,14 @@ def train(
     if not any(len(sample.labels) for sample in dataset):
         raise TrainingError(f"{dataset.name} has no objects", mend="check the annotations")
     cache = cache_dir if cache_dir is not None else run_dir / "cache"
+    tuning = config.finetune.suited(len(dataset))
     extractor = FeatureExtractor(config.features, seed=config.seed, device=device)
     clock = _Clock()
     with any_size():
         data = prepare(config, dataset, cache, extractor, progress, clock, workers=workers)
-        job = Job(config, data, StageStore(run_dir), progress)
+        job = Job(replace(config, finetune=tuning), data, StageStore(run_dir), progress)
         key = sha256(data.key(), extractor.digest(), config_digest(to_dict(config.head)))
-        key = sha256(key, config_digest(to_dict(config.finetune)), str(config.seed))
+        key = sha256(key, config_digest(to_dict(tuning)), str(config.seed))
         head = fine_tuned_head(job, key)
     clock.mark("fine-tuning")
     tuned = key
@@ -94,7 +96,7 @@ def train(
         dataset.classes, config, extractor, head, svms, regressors.result(), scene.result()
     )
     path = run_dir / MODEL_FILE
-    detector.save(path, description=description, provenance=_provenance(config, dataset))
+    detector.save(path, description=description, provenance=_provenance(job))
     atomic_write_json(run_dir / LOG_FILE, {"seconds": clock.seconds, "config": to_dict(config)})
     return path
 
@@ -160,12 +162,14 @@ def _digests(samples: list[Sample]) -> tuple[list[str], list[SppdetError]]:
     return [d for d in found if isinstance(d, str)], [d for d in found if not isinstance(d, str)]
 
 
-def _provenance(config: Config, dataset: Dataset) -> dict[str, object]:
+def _provenance(job: Job) -> dict[str, object]:
+    dataset = job.data.dataset
     return {
         "dataset": dataset.name,
         "images": len(dataset),
         "objects": sum(len(sample.labels) for sample in dataset),
-        "seed": config.seed,
+        "steps": job.config.finetune.steps,
+        "seed": job.config.seed,
         **versions(),
     }
 
