@@ -14,6 +14,7 @@ from sppdet.detector import Detector
 from sppdet.errors import SppdetError, TrainingError
 from sppdet.features import FeatureExtractor
 from sppdet.files import atomic_write_json, config_digest, sha256
+from sppdet.head import RegionHead
 from sppdet.images import read_image, read_sample
 from sppdet.mapstore import MapStore
 from sppdet.progress import Progress
@@ -25,6 +26,7 @@ from sppdet.training.fitted import RegressorStage, SceneStage
 from sppdet.training.job import Job
 from sppdet.training.overview import look_over
 from sppdet.training.stages import compressed_head, fine_tuned_head
+from sppdet.training.statistics import rounding_error
 from sppdet.training.store import StageStore
 from sppdet.training.svm_stage import SvmStage
 from sppdet.types import Dataset, Sample
@@ -33,6 +35,8 @@ from sppdet.warmup import warm_up
 
 MODEL_FILE = "model.safetensors"
 LOG_FILE = "train.json"
+# By this share of their norm 8-bit integers may change maps without a word: twice what is usual.
+MUCH_ROUNDING = 0.2
 
 
 def train(
@@ -84,6 +88,7 @@ def train(
     tuned = key
     head = compressed_head(job, head, key).freeze()
     key = sha256(key, config_digest(to_dict(config.compression)))
+    _warn_of_rounding(job, head)
     clock.mark("compression")
     stage = SvmStage(job, head, key, svm_variants)
     regressors = RegressorStage(job, head, key)
@@ -160,6 +165,15 @@ def _digests(samples: list[Sample]) -> tuple[list[str], list[SppdetError]]:
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(digest, samples))
     return [d for d in found if isinstance(d, str)], [d for d in found if not isinstance(d, str)]
+
+
+def _warn_of_rounding(job: Job, head: RegionHead) -> None:
+    error = rounding_error(head, job.data)
+    if error > MUCH_ROUNDING:
+        job.progress.say(
+            f"the fine-tuned stages' maps change by {100 * error:.0f} % in 8-bit integers, "
+            "which may cost accuracy: --set features.eight_bits=false computes them in floats"
+        )
 
 
 def _provenance(job: Job) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from sppdet.types import FloatArray
 # 200 images, at most 200 regions of each).
 STATISTICS_IMAGES = 200
 STATISTICS_REGIONS = 200
+# Images that tell what 8-bit integers change.
+ROUNDED_IMAGES = 20
 
 
 @torch.no_grad()
@@ -58,6 +61,25 @@ def sampled_regions(data: TrainingData, seed: int) -> Iterator[tuple[FeatureMaps
         rng = np.random.default_rng([seed, 3, number])
         chosen = rng.permutation(len(found.boxes))[:STATISTICS_REGIONS]
         yield maps, found.boxes[chosen]
+
+
+@torch.no_grad()
+def rounding_error(head: RegionHead, data: TrainingData) -> float:
+    """By how much of their norm 8-bit integers change the maps of the head's upper stages.
+
+    They are frozen. 0 without such stages, and where the head computes in floats.
+    """
+    upper = head.upper
+    if upper is None or not head.features.eight_bits:
+        return 0.0
+    change = norm = 0.0
+    for maps, _ in islice(sampled_maps(data), ROUNDED_IMAGES):
+        for scaled in maps.scaled:
+            values = scaled.map.to(torch.float32)
+            exact = upper(values).double()
+            change += float((upper(values, eight_bits=True) - exact).square().sum())
+            norm += float(exact.square().sum())
+    return (change / norm) ** 0.5 if norm else 0.0
 
 
 def norm_scale(head: RegionHead, layer: str, data: TrainingData, norm: float, seed: int) -> float:
