@@ -24,7 +24,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,7 @@ from sppdet.progress import Advance, Progress, duration, terminal_progress
 from sppdet.proposals.cache import available_cores
 from sppdet.training import train
 from sppdet.types import Dataset
+from sppdet.versions import installed
 
 RECORD = "reproduce.json"
 PACKAGES = ("sppdet", "torch", "torchvision", "numpy", "opencv-contrib-python", "numba")
@@ -244,7 +244,7 @@ def facts(
     args: argparse.Namespace, config: Config, datasets: Mapping[str, Dataset]
 ) -> dict[str, Any]:
     """What decides the figures, and what one wants to know of the machine."""
-    versions = {name: version(name) for name in PACKAGES}
+    versions = {name: installed(name) for name in PACKAGES}
     ids = [
         sha256(*(sample.image_id for sample in datasets[split].samples))
         for split in ("train", "val")

@@ -76,6 +76,7 @@ def test_everything_is_reproduced_once(
     assert second["seconds"]["train"] == first["seconds"]["train"]
     header = load_model(shelf / "mine.safetensors")[0]
     assert header.provenance["images"] == 5
+    assert header.config["finetune"]["steps"] == header.provenance["steps"] == 10
     assert f"{100 * score:.1f} mAP" in header.description
 
     assert main([*words, "--ship", "mine"]) == 0
