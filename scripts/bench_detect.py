@@ -23,7 +23,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,7 @@ from sppdet.judging import RegionView, judged
 from sppdet.progress import Progress, duration, terminal_progress
 from sppdet.rcnn import RcnnDetector
 from sppdet.types import ImageArray
+from sppdet.versions import installed
 from sppdet.warmup import warm_up
 
 STAGES = (
@@ -69,7 +69,8 @@ TORCHVISION = {
 }
 RCNN = "R-CNN mode"
 # What R-CNN mode is expected to take on two cores, for the estimate before it starts.
-RCNN_SECONDS = 30.0
+RCNN_SECONDS = 15.0
+PACKAGES = ("sppdet", "torch", "torchvision", "numpy")
 
 Run = Callable[[ImageArray], object]
 
@@ -254,7 +255,7 @@ def run(args: argparse.Namespace) -> None:
         "dataset": dataset.name,
         "images": [dataset.samples[index].image_id for index in chosen],
         "contenders": rows(found),
-        "versions": {name: version(name) for name in ("sppdet", "torch", "torchvision", "numpy")},
+        "versions": {name: installed(name) for name in PACKAGES},
         "load_average": os.getloadavg()[0],
     }
     if args.map:

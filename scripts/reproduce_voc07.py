@@ -4,14 +4,16 @@
     python scripts/reproduce_voc07.py VOCdevkit --run runs/reproduce --ship default
 
 Trains on `train`, evaluates on `val` with box regression and without (`--ladder`: SVMs on every
-layer as well), and prints the table beside the published figures. `--ship NAME` then trains on
-`trainval`, for as many epochs, and puts the model into the package under that name. Figures,
-seconds a stage (of all the runs that it took, added up), peak memory, seed and versions are kept in
-RUN/reproduce.json; what it holds is not computed again.
+layer as well), then the package's presets, for which it trains what other models they are made of
+(configs/NAME.toml), and prints the table beside the published figures. `--presets` names those
+that are wanted, or none. `--ship NAME` then trains on `trainval`, for as many epochs, and puts the
+model into the package under that name. Figures, seconds a stage (of all the runs that it took,
+added up), peak memory, seed and versions are kept in RUN/reproduce.json; what it holds is not
+computed again.
 
 Expect 4,008 training and 1,000 validation images of VOC2007's trainval where the splits are ours,
-2,501 and 2,510 where they are the official ones; two hours on two cores, and 0.6 MB of disk
-an image.
+2,501 and 2,510 where they are the official ones; three hours on two cores, an hour and a half
+without presets, and 0.6 MB of disk an image and backbone.
 """
 
 from __future__ import annotations
@@ -20,26 +22,26 @@ import argparse
 import json
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ladder_voc07
+from phases import Record, Stopwatch, phase
 
 from sppdet.batch import detect_dataset
-from sppdet.cli.common import load_detector, peak_memory, use_threads
+from sppdet.cli.common import load_detector, use_threads
 from sppdet.config import Config, differences, digest, load_config, to_dict
 from sppdet.datasets import load_voc
+from sppdet.detector import DEFAULT_MODEL, Detector
 from sppdet.errors import SppdetError
 from sppdet.evaluation.report import voc_dict
 from sppdet.evaluation.voc import evaluate_voc
-from sppdet.files import atomic_write_bytes, atomic_write_json, sha256
+from sppdet.files import atomic_write_bytes, sha256
 from sppdet.modelfile import SUFFIX
-from sppdet.modelnames import SHIPPED
-from sppdet.progress import Advance, Progress, duration, terminal_progress
+from sppdet.modelnames import SHIPPED, Preset, list_presets, members
+from sppdet.progress import Progress, duration, terminal_progress
 from sppdet.proposals.cache import available_cores
 from sppdet.training import train
 from sppdet.types import Dataset
@@ -56,7 +58,9 @@ PUBLISHED = (
     ("Fast R-CNN, VGG-16", 66.9),
 )
 PLAIN, REGRESSED = "sppdet, boxes of the proposals", "sppdet"
-PHASES = ("train", "val", "ladder", "trainval")
+PHASES = ("train", "val", "presets", "ladder", "trainval")
+# Where the other models that a preset is made of have their settings, by name.
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 STAGES = (
     "proposals",
     "conv maps",
@@ -67,78 +71,6 @@ STAGES = (
     "detecting",
     "other",
 )
-# Seconds between two saves of the time spent, so that a killed run's is not lost.
-SAVE_INTERVAL = 10.0
-
-
-class Record:
-    """What was reached so far, on disk; begun anew when anything that decides it has changed."""
-
-    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
-        self.path = path
-        fresh = {**facts, "seconds": {}, "results": {}, "models": {}, "peak_memory_gb": 0.0}
-        try:
-            found = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            found = {}
-        self.values: dict[str, Any] = found if found.get("key") == facts["key"] else fresh
-
-    def save(self) -> None:
-        """Writes it, the peak memory of this process included."""
-        peak = max(self.values["peak_memory_gb"], peak_memory() or 0.0)
-        self.values["peak_memory_gb"] = round(peak, 2)
-        atomic_write_json(self.path, self.values)
-
-    def add_seconds(self, phase: str, stage: str, seconds: float) -> None:
-        """Adds to the time that a stage of a phase has taken, and saves."""
-        stages = self.values["seconds"].setdefault(phase, {})
-        stages[stage] = round(stages.get(stage, 0.0) + seconds, 1)
-        self.save()
-
-
-class Stopwatch:
-    """A progress that also adds each stage's time to the record, every few seconds."""
-
-    def __init__(self, progress: Progress, record: Record, phase: str) -> None:
-        self._progress, self._record, self._phase = progress, record, phase
-
-    @contextmanager
-    def task(self, label: str, total: int) -> Iterator[Advance]:
-        """A stage, timed."""
-        last = time.perf_counter()
-
-        def count(wait: float) -> None:
-            nonlocal last
-            now = time.perf_counter()
-            if now - last >= wait:
-                self._record.add_seconds(self._phase, label, now - last)
-                last = now
-
-        with self._progress.task(label, total) as advance:
-
-            def timed(done: int) -> None:
-                advance(done)
-                count(SAVE_INTERVAL)
-
-            try:
-                yield timed
-            finally:
-                count(0.0)
-
-    def say(self, text: str) -> None:
-        """The line."""
-        self._progress.say(text)
-
-
-def phase(record: Record, progress: Progress, name: str, work: Callable[[Stopwatch], None]) -> None:
-    """Runs a phase; time outside its stages is recorded as theirs, under `other`."""
-    watch, start = Stopwatch(progress, record, name), time.perf_counter()
-    before = sum(record.values["seconds"].get(name, {}).values())
-    try:
-        work(watch)
-    finally:
-        told = sum(record.values["seconds"].get(name, {}).values()) - before
-        record.add_seconds(name, "other", max(0.0, time.perf_counter() - start - told))
 
 
 def evaluated(model: Path, dataset: Dataset, run: Path, progress: Progress, workers: int) -> Any:
@@ -150,6 +82,28 @@ def evaluated(model: Path, dataset: Dataset, run: Path, progress: Progress, work
         detections = detect_dataset(detector, dataset, run / "cache", progress, workers=workers)
         found[name] = voc_dict(evaluate_voc(dataset, detections))
     return found
+
+
+def partner_names(presets: Sequence[Preset]) -> list[str]:
+    """The models that presets are made of, but for the one that is trained in any case."""
+    names = dict.fromkeys(name for preset in presets for name in members(preset.base))
+    return [name for name in names if name != DEFAULT_MODEL]
+
+
+def preset_row(preset: Preset) -> str:
+    """What the row of a preset is called."""
+    return f"sppdet, {preset.name}"
+
+
+def preset_figures(
+    preset: Preset, models: Mapping[str, Path], dataset: Dataset, run: Path, progress: Progress
+) -> dict[str, Any]:
+    """The figures of a preset, of models that were trained here."""
+    first, *others = (Detector.load(models[name]) for name in members(preset.base))
+    detector = first.combined(*others)
+    detector = detector.with_settings(load_config(preset.path, base=detector.config))
+    detections = detect_dataset(detector, dataset, run / "cache", progress)
+    return voc_dict(evaluate_voc(dataset, detections))
 
 
 def ordered(values: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, Any]]:
@@ -180,55 +134,124 @@ def times(record: Record) -> str:
     return "\n".join(lines)
 
 
-def reproduce(args: argparse.Namespace) -> None:
-    """Every phase that is not in the record yet, then the tables."""
-    overrides = [*args.set, f"seed={args.seed}"] if args.seed is not None else args.set
-    config = load_config(args.config, overrides)
-    splits = ("train", "val", "trainval") if args.ship else ("train", "val")
-    datasets = {split: load(args, split) for split in splits}
-    use_threads(args.threads)
-    record, progress = Record(args.run / RECORD, facts(args, config, datasets)), terminal_progress()
-    workers, results, models = args.threads or 0, record.values["results"], record.values["models"]
-    model = args.run / "model.safetensors"
+class Reproduction:
+    """Everything that the command line asks for; what the record holds is not computed again."""
 
-    def learn(watch: Stopwatch) -> None:
-        train(config, datasets["train"], args.run, progress=watch, workers=workers)
-        models["train"] = str(model)
+    def __init__(self, args: argparse.Namespace) -> None:
+        overrides = [*args.set, f"seed={args.seed}"] if args.seed is not None else args.set
+        use_threads(args.threads)
+        self.args, self.workers = args, args.threads or 0
+        self.config = load_config(args.config, overrides)
+        known = list_presets()
+        self.presets = [preset for preset in known if preset.name in args.presets]
+        self.partners = {
+            name: load_config(CONFIGS / f"{name}.toml", overrides) for name in partner_names(known)
+        }
+        splits = ("train", "val", "trainval") if args.ship else ("train", "val")
+        self.datasets = {split: load(args, split) for split in splits}
+        self.record = Record(args.run / RECORD, self.facts())
+        self.results, self.models = self.record.values["results"], self.record.values["models"]
+        self.model = args.run / "model.safetensors"
 
-    def judge(watch: Stopwatch) -> None:
-        results.update(evaluated(model, datasets["val"], args.run, watch, workers))
+    def run(self) -> None:
+        """Every phase that is not in the record yet, then the tables."""
+        progress, rungs = terminal_progress(), ladder_voc07.rungs(self.config)
+        wanted = [preset_row(preset) for preset in self.presets]
+        phases = (
+            ("train", self.learn, "train" not in self.models or not self.model.is_file()),
+            ("val", self.judge, REGRESSED not in self.results),
+            ("presets", self.judge_presets, not set(wanted) <= set(self.results)),
+            ("ladder", self.climb, self.args.ladder and rungs[-1][0] not in self.results),
+            ("trainval", self.ship, self.args.ship and self.args.ship not in self.models),
+        )
+        for name, work, due in phases:
+            if due:
+                phase(self.record, progress, name, work)
+        self.record.save()
+        names = [*(name for name, _, _ in rungs), PLAIN, REGRESSED, *wanted]
+        print(f"\n{table(self.record, self.datasets, names)}\n\n{times(self.record)}")
+        print(f"written to {self.record.path}")
 
-    def climb(watch: Stopwatch) -> None:
-        detectors = ladder_voc07.rung_models(config, datasets["train"], args.run, watch)
-        rungs = ladder_voc07.evaluate(detectors, datasets["val"], args.run, watch)
-        results.update({name: voc_dict(rung) for name, rung in rungs.items()})
+    def facts(self) -> dict[str, Any]:
+        """What decides the figures, and what one wants to know of the machine."""
+        versions = {name: installed(name) for name in PACKAGES}
+        decisive = [digest(config) for config in (self.config, *self.partners.values())]
+        decisive += [preset.path.read_text() for preset in list_presets()]
+        decisive += [
+            sample.image_id for split in ("train", "val") for sample in self.datasets[split]
+        ]
+        return {
+            "key": sha256(json.dumps([versions, decisive])),
+            "command": shlex.join(["python", *sys.argv]),
+            "seed": self.config.seed,
+            "changed_settings": differences(self.config, Config()),
+            "config": to_dict(self.config),
+            "images": {split: len(dataset) for split, dataset in self.datasets.items()},
+            "versions": {"python": sys.version.split()[0], **versions},
+            "threads": self.args.threads or available_cores(),
+        }
 
-    def ship(watch: Stopwatch) -> None:
-        run = args.run / "trainval"
-        cache = run / "cache" if args.own_cache else args.run / "cache"
-        score = 100 * (results[REGRESSED]["map11"] or 0.0)
+    def learn(self, watch: Stopwatch) -> None:
+        """The model, on `train`."""
+        self._train(self.config, "train", self.args.run, watch)
+        self.models["train"] = str(self.model)
+
+    def judge(self, watch: Stopwatch) -> None:
+        """Its figures on `val`."""
+        found = evaluated(self.model, self.datasets["val"], self.args.run, watch, self.workers)
+        self.results.update(found)
+
+    def judge_presets(self, watch: Stopwatch) -> None:
+        """The presets' figures, of it and of what other models they are made of."""
+        made = {DEFAULT_MODEL: self.model}
+        for name in partner_names(self.presets):
+            made[name] = self._train(self.partners[name], "train", self.args.run / name, watch)
+        for preset in self.presets:
+            if preset_row(preset) not in self.results:
+                figures = preset_figures(preset, made, self.datasets["val"], self.args.run, watch)
+                self.results[preset_row(preset)] = figures
+
+    def climb(self, watch: Stopwatch) -> None:
+        """The paper's ladder."""
+        data, run = self.datasets, self.args.run
+        detectors = ladder_voc07.rung_models(self.config, data["train"], run, watch)
+        rungs = ladder_voc07.evaluate(detectors, data["val"], run, watch)
+        self.results.update({name: voc_dict(rung) for name, rung in rungs.items()})
+
+    def ship(self, watch: Stopwatch) -> None:
+        """The model on `trainval`, into the package."""
+        run, name = self.args.run / "trainval", self.args.ship
+        score = 100 * (self.results[REGRESSED]["map11"] or 0.0)
         about = (
             f"Pascal VOC's 20 classes; trained as long on train alone it has {score:.1f} mAP"
             f" (11-point) on val"
         )
-        options: dict[str, Any] = {"cache_dir": cache, "workers": workers, "description": about}
-        made = train(config, datasets["trainval"], run, progress=watch, **options)
-        target = SHIPPED / f"{args.ship}{SUFFIX}"
+        cache = run / "cache" if self.args.own_cache else None
+        made = self._train(self.config, "trainval", run, watch, cache=cache, description=about)
+        target = SHIPPED / f"{name}{SUFFIX}"
         atomic_write_bytes(target, made.read_bytes())
-        models[args.ship] = str(made)
-        progress.say(f"{target}: {made.stat().st_size / 1e6:.1f} MB")
+        self.models[name] = str(made)
+        watch.say(f"{target}: {made.stat().st_size / 1e6:.1f} MB")
 
-    if "train" not in models or not model.is_file():
-        phase(record, progress, "train", learn)
-    if REGRESSED not in results:
-        phase(record, progress, "val", judge)
-    if args.ladder and ladder_voc07.rungs(config)[-1][0] not in results:
-        phase(record, progress, "ladder", climb)
-    if args.ship and args.ship not in models:
-        phase(record, progress, "trainval", ship)
-    record.save()
-    names = [name for name, _, _ in ladder_voc07.rungs(config)] + [PLAIN, REGRESSED]
-    print(f"\n{table(record, datasets, names)}\n\n{times(record)}\nwritten to {record.path}")
+    def _train(
+        self,
+        config: Config,
+        split: str,
+        run: Path,
+        watch: Stopwatch,
+        *,
+        cache: Path | None = None,
+        description: str = "",
+    ) -> Path:
+        return train(
+            config,
+            self.datasets[split],
+            run,
+            cache_dir=cache or self.args.run / "cache",
+            progress=watch,
+            workers=self.workers,
+            description=description,
+        )
 
 
 def load(args: argparse.Namespace, split: str) -> Dataset:
@@ -240,27 +263,6 @@ def load(args: argparse.Namespace, split: str) -> Dataset:
     return replace(dataset, name=name, samples=dataset.samples[: args.limit])
 
 
-def facts(
-    args: argparse.Namespace, config: Config, datasets: Mapping[str, Dataset]
-) -> dict[str, Any]:
-    """What decides the figures, and what one wants to know of the machine."""
-    versions = {name: installed(name) for name in PACKAGES}
-    ids = [
-        sha256(*(sample.image_id for sample in datasets[split].samples))
-        for split in ("train", "val")
-    ]
-    return {
-        "key": sha256(digest(config), json.dumps(versions), *ids),
-        "command": shlex.join(["python", *sys.argv]),
-        "seed": config.seed,
-        "changed_settings": differences(config, Config()),
-        "config": to_dict(config),
-        "images": {split: len(dataset) for split, dataset in datasets.items()},
-        "versions": {"python": sys.version.split()[0], **versions},
-        "threads": args.threads or available_cores(),
-    }
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("root", type=Path, help="a VOC2007 folder, or a devkit that holds it")
@@ -269,6 +271,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, default=None)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--seed", type=int, default=None)
+    known = [preset.name for preset in list_presets()]
+    parser.add_argument("--presets", nargs="*", choices=known, default=known, metavar="PRESET")
     parser.add_argument("--ladder", action="store_true", help="SVMs on every layer, too")
     parser.add_argument("--ship", metavar="NAME", help="train on trainval, into the package")
     parser.add_argument(
@@ -280,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=None)
     args = parser.parse_args(argv)
     try:
-        reproduce(args)
+        Reproduction(args).run()
     except SppdetError as error:
         print(error, file=sys.stderr)
         return 1

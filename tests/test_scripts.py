@@ -13,7 +13,11 @@ import pytest
 from PIL import Image
 
 from sppdet import modelnames
+from sppdet.config import load_config
 from sppdet.datasets import load_voc, make_synthetic_voc
+from sppdet.detector import Detector
+from sppdet.evaluation.report import voc_dict
+from sppdet.evaluation.voc import evaluate_voc
 from sppdet.modelfile import load_model
 from sppdet.progress import NullProgress
 from sppdet.types import FloatArray, ImageArray, Sample
@@ -90,13 +94,40 @@ def test_everything_is_reproduced_once(
     assert "trainval" not in other["seconds"]
 
 
+def test_presets_are_reproduced_from_the_models_that_they_are_made_of(
+    shapes: Path, tmp_path: Path, shelf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf.mkdir()
+    (shelf / "few.default.toml").write_text("[proposals]\nmax_proposals = 3\n")
+    (shelf / "both.default+lite0.toml").write_text("[detection]\nmirror = true\n")
+    run = tmp_path / "run"
+    words = [str(shapes), "--run", str(run), "--config", str(ROOT / "configs" / "tiny.toml")]
+    words += [word for change in SMALL for word in ("--set", change)]
+    main = script("reproduce_voc07").main
+    assert main([*words, "--presets", "few"]) == 0
+    assert "| sppdet, few | VOC2007 train -> VOC2007 val |" in capsys.readouterr().out
+    assert not (run / "lite0").exists()
+    assert main(words) == 0
+    found = json.loads((run / "reproduce.json").read_text())["results"]
+    assert {"sppdet, few", "sppdet, both"} <= set(found)
+    assert found["sppdet, both"] != found["sppdet"] != found["sppdet, few"]
+    model = Detector.load(run / "model.safetensors")
+    alone = Detector.load(run / "lite0" / "model.safetensors")
+    changes = ["detection.mirror=true"]
+    both = model.combined(alone)
+    both = both.with_settings(load_config(None, changes, base=both.config))
+    dataset = load_voc(shapes, "val", classes=model.classes)
+    seen = {sample.image_id: both.detect(sample.path) for sample in dataset}
+    assert found["sppdet, both"] == voc_dict(evaluate_voc(dataset, seen))
+
+
 def test_a_missing_data_set_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert script("reproduce_voc07").main([str(tmp_path / "gone"), "--run", str(tmp_path)]) == 1
     assert "gone" in capsys.readouterr().err
 
 
 def test_time_is_kept_when_a_run_is_stopped(tmp_path: Path) -> None:
-    module = script("reproduce_voc07")
+    module = script("phases")
     facts = {"key": "a"}
     record = module.Record(tmp_path / "r.json", facts)
 
