@@ -22,8 +22,9 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,20 +91,16 @@ def partner_names(presets: Sequence[Preset]) -> list[str]:
     return [name for name in names if name != DEFAULT_MODEL]
 
 
-def preset_row(preset: Preset) -> str:
-    """What the row of a preset is called."""
-    return f"sppdet, {preset.name}"
+def row(name: str) -> str:
+    """What the row of a preset, or of another model, is called."""
+    return f"sppdet, {name}"
 
 
-def preset_figures(
-    preset: Preset, models: Mapping[str, Path], dataset: Dataset, run: Path, progress: Progress
-) -> dict[str, Any]:
-    """The figures of a preset, of models that were trained here."""
+def combined(preset: Preset, models: Mapping[str, Path]) -> Detector:
+    """A preset, of models that were trained here."""
     first, *others = (Detector.load(models[name]) for name in members(preset.base))
     detector = first.combined(*others)
-    detector = detector.with_settings(load_config(preset.path, base=detector.config))
-    detections = detect_dataset(detector, dataset, run / "cache", progress)
-    return voc_dict(evaluate_voc(dataset, detections))
+    return detector.with_settings(load_config(preset.path, base=detector.config))
 
 
 def ordered(values: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, Any]]:
@@ -156,7 +153,8 @@ class Reproduction:
     def run(self) -> None:
         """Every phase that is not in the record yet, then the tables."""
         progress, rungs = terminal_progress(), ladder_voc07.rungs(self.config)
-        wanted = [preset_row(preset) for preset in self.presets]
+        wanted = [row(name) for name in partner_names(self.presets)]
+        wanted += [row(preset.name) for preset in self.presets]
         phases = (
             ("train", self.learn, "train" not in self.models or not self.model.is_file()),
             ("val", self.judge, REGRESSED not in self.results),
@@ -202,14 +200,19 @@ class Reproduction:
         self.results.update(found)
 
     def judge_presets(self, watch: Stopwatch) -> None:
-        """The presets' figures, of it and of what other models they are made of."""
+        """The presets' figures, and those of what other models they are made of."""
         made = {DEFAULT_MODEL: self.model}
         for name in partner_names(self.presets):
             made[name] = self._train(self.partners[name], "train", self.args.run / name, watch)
+            self._judge(row(name), partial(Detector.load, made[name]), watch)
         for preset in self.presets:
-            if preset_row(preset) not in self.results:
-                figures = preset_figures(preset, made, self.datasets["val"], self.args.run, watch)
-                self.results[preset_row(preset)] = figures
+            self._judge(row(preset.name), partial(combined, preset, made), watch)
+
+    def _judge(self, name: str, load: Callable[[], Detector], watch: Stopwatch) -> None:
+        if name not in self.results:
+            data, cache = self.datasets["val"], self.args.run / "cache"
+            detections = detect_dataset(load(), data, cache, watch, workers=self.workers)
+            self.results[name] = voc_dict(evaluate_voc(data, detections))
 
     def climb(self, watch: Stopwatch) -> None:
         """The paper's ladder."""
