@@ -7,9 +7,10 @@ Trains on `train`, evaluates on `val` with box regression and without (`--ladder
 layer as well), then the package's presets, for which it trains what other models they are made of
 (configs/NAME.toml), and prints the table beside the published figures. `--presets` names those
 that are wanted, or none. `--ship NAME` then trains on `trainval`, for as many epochs, and puts the
-model into the package under that name. Figures, seconds a stage (of all the runs that it took,
-added up), peak memory, seed and versions are kept in RUN/reproduce.json; what it holds is not
-computed again.
+model into the package under that name (the other one that is shipped: `--config
+configs/lite0.toml --presets --ship lite0`, with a run of its own). Figures, seconds a stage (of all
+the runs that it took, added up), peak memory, seed and versions are kept in RUN/reproduce.json;
+what it holds is not computed again.
 
 Expect 4,008 training and 1,000 validation images of VOC2007's trainval where the splits are ours,
 2,501 and 2,510 where they are the official ones; three hours on two cores, an hour and a half
