@@ -43,7 +43,7 @@ from sppdet.evaluation.voc import evaluate_voc
 from sppdet.files import atomic_write_bytes, sha256
 from sppdet.modelfile import SUFFIX
 from sppdet.modelnames import SHIPPED, Preset, list_presets, members
-from sppdet.progress import Progress, duration, terminal_progress
+from sppdet.progress import duration, terminal_progress
 from sppdet.proposals.cache import available_cores
 from sppdet.training import train
 from sppdet.types import Dataset
@@ -73,17 +73,6 @@ STAGES = (
     "detecting",
     "other",
 )
-
-
-def evaluated(model: Path, dataset: Dataset, run: Path, progress: Progress, workers: int) -> Any:
-    """The figures of the model without box regression and with it."""
-    found = {}
-    for name, regression in ((PLAIN, "false"), (REGRESSED, "true")):
-        changes = [f"detection.box_regression={regression}"]
-        detector = load_detector(str(model), "cpu", None, changes)
-        detections = detect_dataset(detector, dataset, run / "cache", progress, workers=workers)
-        found[name] = voc_dict(evaluate_voc(dataset, detections))
-    return found
 
 
 def partner_names(presets: Sequence[Preset]) -> list[str]:
@@ -196,9 +185,11 @@ class Reproduction:
         self.models["train"] = str(self.model)
 
     def judge(self, watch: Stopwatch) -> None:
-        """Its figures on `val`."""
-        found = evaluated(self.model, self.datasets["val"], self.args.run, watch, self.workers)
-        self.results.update(found)
+        """Its figures on `val`, without box regression and with it."""
+        for name, regression in ((PLAIN, "false"), (REGRESSED, "true")):
+            changes = [f"detection.box_regression={regression}"]
+            load = partial(load_detector, str(self.model), "cpu", changes=changes)
+            self._judge(name, load, watch)
 
     def judge_presets(self, watch: Stopwatch) -> None:
         """The presets' figures, and those of what other models they are made of."""
