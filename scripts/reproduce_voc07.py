@@ -13,7 +13,7 @@ the runs that it took, added up), peak memory, seed and versions are kept in RUN
 what it holds is not computed again.
 
 Expect 4,008 training and 1,000 validation images of VOC2007's trainval where the splits are ours,
-2,501 and 2,510 where they are the official ones; three hours on two cores, an hour and a half
+2,501 and 2,510 where they are the official ones; some three hours on two cores, half of that
 without presets, and 0.6 MB of disk an image and backbone.
 """
 
