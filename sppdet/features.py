@@ -33,8 +33,9 @@ class FeatureConfig:
     # Fetch torchvision's weights from the network where this machine does not have them yet;
     # changes no result, so the maps' digest leaves it out.
     download: bool = field(default=False, repr=False)
-    # Compute layers that nothing trains (any more) in 8-bit integers where it can be done
-    # (EfficientNet-Lite with ImageNet weights, on a CPU): in half the time or less, and rounded.
+    # Compute layers that nothing trains (any more) in 8-bit integers: in half the time or less, and
+    # rounded. Fully connected ones always, convolutions where it can be done (EfficientNet-Lite
+    # with ImageNet weights, on a CPU).
     eight_bits: bool = True
     # The network's maps that regions are pooled from; all must have one stride.
     taps: tuple[str, ...] = ("stage5",)

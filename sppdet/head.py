@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sppdet.compression import Responses
+from sppdet.eight_bit_linear import EightBitLinear
 from sppdet.features import FeatureExtractor, FeatureMaps, ScaledMap
 from sppdet.head_config import HeadConfig
 from sppdet.joined_maps import Joined, JoinedMaps
@@ -52,6 +53,8 @@ class RegionHead(RegionPooling):
         self.fc7 = nn.Linear(config.fc6, config.fc7)
         self.classify = nn.Linear(config.fc7, n_classes + 1)
         self.offset = nn.Linear(config.fc7, n_classes * 4)
+        # Layers in 8-bit integers, made when they are first asked for; None until all are frozen.
+        self._integers: dict[str, EightBitLinear] | None = None
         self._initialise(seed)
 
     def _initialise(self, seed: int) -> None:
@@ -76,6 +79,11 @@ class RegionHead(RegionPooling):
         widths = {"pool": self.dim, "fc6": self.config.fc6, "fc7": self.config.fc7}
         return widths[layer]
 
+    def freeze(self) -> Self:
+        if self._integers is None:
+            self._integers = {}
+        return super().freeze()
+
     def pool_fc6(self, maps: FeatureMaps | JoinedMaps, boxes: FloatArray) -> Tensor:
         """`(N, fc6)` after ReLU: `run_fc6(pool(maps, boxes))` up to rounding, in half the time."""
         return F.relu(self.fc6_response(maps, boxes))
@@ -91,7 +99,7 @@ class RegionHead(RegionPooling):
         first = self.fc6 if self.squeeze is None else self.squeeze
         rows = partial(self._multiplied, first)
         found = self.by_scale(self.join(maps), boxes, first.out_features, rows)
-        return found if self.squeeze is None else self.fc6(found)
+        return found if self.squeeze is None else self._linear("fc6", self.fc6, found)
 
     def _multiplied(
         self,
@@ -109,7 +117,7 @@ class RegionHead(RegionPooling):
             reduced = joined.once("reduced", partial(self.reduced, joined))
             pyramid = pooled(reduced, windows, self.config.levels, "max", False)
             start = pyramid.shape[1]
-            out = F.linear(pyramid, layer.weight[:, :start], layer.bias)
+            out = self._pyramid_share(layer, pyramid)
         if joined.semantic is None:
             return out
         for levels, factors in self.semantic_windows():
@@ -126,13 +134,44 @@ class RegionHead(RegionPooling):
         share = layer.weight[:, start : start + self.semantic_channels]
         return self.on_grid(F.linear(semantic, share), raw)
 
+    def _pyramid_share(self, layer: nn.Linear, pyramid: Tensor) -> Tensor:
+        """What a layer makes of its inputs' first part, with its bias."""
+        width = pyramid.shape[1]
+        if self._in_floats():
+            return F.linear(pyramid, layer.weight[:, :width], layer.bias)
+        return self._integer("pyramid", layer.weight[:, :width], layer.bias)(pyramid)
+
+    def _linear(self, name: str, layer: nn.Linear, rows: Tensor, *, relu: bool = False) -> Tensor:
+        """What a layer makes of all of its inputs."""
+        if self._in_floats():
+            out: Tensor = layer(rows)
+            return F.relu(out) if relu else out
+        return self._integer(name, layer.weight, layer.bias)(rows, relu=relu)
+
+    def _in_floats(self) -> bool:
+        return self._integers is None or not self.features.eight_bits
+
+    def _integer(self, name: str, weight: Tensor, bias: Tensor) -> EightBitLinear:
+        assert self._integers is not None
+        if name not in self._integers:
+            self._integers[name] = EightBitLinear(weight, bias)
+        return self._integers[name]
+
     def run_fc6(self, pooled: Tensor) -> Tensor:
         """`(N, fc6)` after ReLU."""
         return F.relu(self._respond(pooled))
 
     def _respond(self, pooled: Tensor) -> Tensor:
-        out: Tensor = self.fc6(pooled if self.squeeze is None else self.squeeze(pooled))
-        return out
+        first = self.fc6 if self.squeeze is None else self.squeeze
+        out: Tensor
+        if self._in_floats() or not self.pyramid_width:
+            out = first(pooled)
+        else:
+            # What is averaged is a hundred times as large as the bins: apart from them, in floats.
+            own, rest = torch.tensor_split(pooled, [self.pyramid_width], dim=1)
+            share = first.weight[:, self.pyramid_width :]
+            out = self._pyramid_share(first, own) + F.linear(rest, share)
+        return out if self.squeeze is None else self._linear("fc6", self.fc6, out)
 
     def squeeze_saves(self, rank: int) -> bool:
         """Whether `squeeze_fc6` would leave less work; never for a rank of 0."""
@@ -157,7 +196,7 @@ class RegionHead(RegionPooling):
 
     def run_fc7(self, fc6: Tensor) -> Tensor:
         """`(N, fc7)` after ReLU."""
-        return F.relu(self.fc7(fc6))
+        return self._linear("fc7", self.fc7, fc6, relu=True)
 
     def forward(self, pooled: Tensor) -> HeadOutput:
         """What fine-tuning trains: pooled vectors `(N, dim)` to class logits and box offsets."""

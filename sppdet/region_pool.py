@@ -37,6 +37,7 @@ class RegionPooling(nn.Module):
 
     Attributes:
         dim: the length of a pooled vector.
+        pyramid_width: of its first part, the pyramid's bins.
     """
 
     def __init__(self, config: HeadConfig, features: FeatureExtractor) -> None:
@@ -56,7 +57,8 @@ class RegionPooling(nn.Module):
         pyramid_channels = config.reduce or channels
         bins = sum(level * level for level in config.levels)
         windows = sum(n * n for n in config.semantic_levels) + len(config.context)
-        self.dim = pyramid_channels * bins + self.semantic_channels * windows
+        self.pyramid_width = pyramid_channels * bins
+        self.dim = self.pyramid_width + self.semantic_channels * windows
         self.reduce = nn.Linear(channels, config.reduce) if config.reduce else None
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:

@@ -9,8 +9,6 @@ Output order: the levels as given, inside a level channel, then row, then column
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 
 from sppdet.compiled import all_ready
 from sppdet.errors import ConfigError, SppdetError
+from sppdet.sharing import share
 from sppdet.spp_kernels import (
     Floats,
     fill_integral,
@@ -40,10 +39,6 @@ PAPER_LEVELS = (6, 3, 2, 1)
 TILE_STEPS = 3
 # Tiles pay when the windows hold together this many times the cells of the map.
 TILE_PAYOFF = 8
-# Work is dealt out in this many parts a thread, since regions differ in size.
-PARTS_PER_THREAD = 4
-# Threads pay from this many numbers on: starting and waiting for them takes about a millisecond.
-WORTH_THREADS = 500_000
 
 
 def pyramid_bins(levels: Sequence[int]) -> int:
@@ -77,7 +72,8 @@ def spatial_pyramid_pool(
     bins = pyramid_bins(levels)
     channels, height, width = feature_map.shape
     windows = _checked_windows(windows, height, width)
-    if torch.isnan(feature_map).any():
+    # The largest of values is not a number if one of them is not: one pass, and no map of flags.
+    if feature_map.numel() and torch.isnan(feature_map.detach().amax()):
         raise SppdetError(
             "the feature map has values that are not numbers",
             mend="check the backbone's weights and the learning rate",
@@ -201,7 +197,7 @@ def _pool(feature_map: Tensor, windows: IntArray, levels: Sequence[int], mode: M
         def pool(part: slice) -> None:
             pool_mean(integral, windows[part], plan, rows[part])
 
-    _share(len(windows), pool, out.numel())
+    share(len(windows), pool, out.numel())
     return out
 
 
@@ -223,7 +219,7 @@ def _unpool(
         else:
             scatter_mean(grads[:, :, part], windows, plan, out[:, :, part])
 
-    _share(channels, scatter, grads.size)
+    share(channels, scatter, grads.size)
     return torch.from_numpy(out).permute(2, 0, 1)
 
 
@@ -241,21 +237,6 @@ def _plan(levels: Sequence[int]) -> tuple[IntArray, IntArray]:
         max((j for j in range(k) if fine[j] % n == 0), default=-1) for k, n in enumerate(fine)
     ]
     return plan, np.array(sources, np.int64)
-
-
-def _share(count: int, work: Callable[[slice], None], numbers: int) -> None:
-    """Run `work`, on that many numbers, over slices of `range(count)` on torch's count of threads.
-
-    The threads live for one call: nothing is left over for a forked process to hang on.
-    """
-    threads = min(torch.get_num_threads(), count) if numbers >= WORTH_THREADS else 1
-    if threads <= 1:
-        work(slice(0, count))
-        return
-    bounds = np.linspace(0, count, threads * PARTS_PER_THREAD + 1).astype(int)
-    parts = [slice(a, b) for a, b in pairwise(bounds.tolist()) if a < b]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, parts))
 
 
 def _channels_last(feature_map: Tensor) -> Floats:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sppdet import grids, proposals, spp, suppression
+from sppdet import eight_bit_linear, grids, proposals, spp, suppression
 
 
 def is_compiled() -> bool:
     """Whether a detector can start at once, rather than compile first (some 30 seconds)."""
-    return all(part.is_compiled() for part in (proposals, spp, grids, suppression))
+    parts = (proposals, spp, grids, suppression, eight_bit_linear)
+    return all(part.is_compiled() for part in parts)
 
 
 def warm_up(announce: Callable[[str], object] | None = None) -> None:
@@ -21,3 +22,4 @@ def warm_up(announce: Callable[[str], object] | None = None) -> None:
     spp.warm_up(announce)
     grids.warm_up(announce)
     suppression.warm_up(announce)
+    eight_bit_linear.warm_up()

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "sppdet"
 # From the bottom up. A unit imports from lines below its own only, and from itself.
 LAYERS = (
     ("errors", "types", "boxes", "versions"),
-    ("files", "progress", "images", "prefetch", "compiled", "products"),
+    ("files", "progress", "images", "prefetch", "compiled", "products", "sharing"),
     ("settings", "visualise", "datasets", "modelfile"),
     (
         "modelnames",
@@ -42,6 +42,7 @@ LAYERS = (
         "detection",
         "finetune_config",
         "head_config",
+        "eight_bit_linear",
     ),
     ("features", "sampling", "mining", "evaluation", "warmup"),
     ("joined_maps", "mapstore"),

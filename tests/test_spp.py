@@ -14,9 +14,9 @@ from torch import Tensor
 from torchvision.ops import roi_pool
 
 from sppdet.errors import ConfigError, SppdetError
+from sppdet.sharing import WORTH_THREADS
 from sppdet.spp import (
     PAPER_LEVELS,
-    WORTH_THREADS,
     Mode,
     SpatialPyramidPooling,
     paper_window,
@@ -143,7 +143,7 @@ def test_a_region_does_not_depend_on_the_others(
 def test_memory_layout_and_thread_count_change_nothing(mode: Mode) -> None:
     cells = torch.randn(13, 17, 40, generator=torch.Generator().manual_seed(5))
     last, first = cells.permute(2, 0, 1), cells.permute(2, 0, 1).contiguous()
-    windows = random_windows(300, 13, 17)
+    windows = random_windows(600, 13, 17)
     assert len(windows) * 40 * pyramid_bins(PAPER_LEVELS) > WORTH_THREADS
     threads = torch.get_num_threads()
     results = []
