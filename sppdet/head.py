@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sppdet.compression import Responses
-from sppdet.eight_bit_linear import EightBitLinear
 from sppdet.features import FeatureExtractor, FeatureMaps, ScaledMap
 from sppdet.head_config import HeadConfig
 from sppdet.joined_maps import Joined, JoinedMaps
@@ -53,8 +52,6 @@ class RegionHead(RegionPooling):
         self.fc7 = nn.Linear(config.fc6, config.fc7)
         self.classify = nn.Linear(config.fc7, n_classes + 1)
         self.offset = nn.Linear(config.fc7, n_classes * 4)
-        # Layers in 8-bit integers, made when they are first asked for; None until all are frozen.
-        self._integers: dict[str, EightBitLinear] | None = None
         self._initialise(seed)
 
     def _initialise(self, seed: int) -> None:
@@ -78,11 +75,6 @@ class RegionHead(RegionPooling):
         """The length of the features of `pool`, `fc6` or `fc7`."""
         widths = {"pool": self.dim, "fc6": self.config.fc6, "fc7": self.config.fc7}
         return widths[layer]
-
-    def freeze(self) -> Self:
-        if self._integers is None:
-            self._integers = {}
-        return super().freeze()
 
     def pool_fc6(self, maps: FeatureMaps | JoinedMaps, boxes: FloatArray) -> Tensor:
         """`(N, fc6)` after ReLU: `run_fc6(pool(maps, boxes))` up to rounding, in half the time."""
@@ -137,25 +129,16 @@ class RegionHead(RegionPooling):
     def _pyramid_share(self, layer: nn.Linear, pyramid: Tensor) -> Tensor:
         """What a layer makes of its inputs' first part, with its bias."""
         width = pyramid.shape[1]
-        if self._in_floats():
+        if self.in_floats():
             return F.linear(pyramid, layer.weight[:, :width], layer.bias)
-        return self._integer("pyramid", layer.weight[:, :width], layer.bias)(pyramid)
+        return self.in_integers("pyramid", layer.weight[:, :width], layer.bias)(pyramid)
 
     def _linear(self, name: str, layer: nn.Linear, rows: Tensor, *, relu: bool = False) -> Tensor:
         """What a layer makes of all of its inputs."""
-        if self._in_floats():
+        if self.in_floats():
             out: Tensor = layer(rows)
             return F.relu(out) if relu else out
-        return self._integer(name, layer.weight, layer.bias)(rows, relu=relu)
-
-    def _in_floats(self) -> bool:
-        return self._integers is None or not self.features.eight_bits
-
-    def _integer(self, name: str, weight: Tensor, bias: Tensor) -> EightBitLinear:
-        assert self._integers is not None
-        if name not in self._integers:
-            self._integers[name] = EightBitLinear(weight, bias)
-        return self._integers[name]
+        return self.in_integers(name, layer.weight, layer.bias)(rows, relu=relu)
 
     def run_fc6(self, pooled: Tensor) -> Tensor:
         """`(N, fc6)` after ReLU."""
@@ -164,7 +147,7 @@ class RegionHead(RegionPooling):
     def _respond(self, pooled: Tensor) -> Tensor:
         first = self.fc6 if self.squeeze is None else self.squeeze
         out: Tensor
-        if self._in_floats() or not self.pyramid_width:
+        if self.in_floats() or not self.pyramid_width:
             out = first(pooled)
         else:
             # What is averaged is a hundred times as large as the bins: apart from them, in floats.

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sppdet.backbones.upper import UpperStages
+from sppdet.eight_bit_linear import EightBitLinear
 from sppdet.errors import ConfigError
 from sppdet.features import FeatureConfig, FeatureExtractor, FeatureMaps, ScaledMap
 from sppdet.grids import spread
@@ -60,6 +61,8 @@ class RegionPooling(nn.Module):
         self.pyramid_width = pyramid_channels * bins
         self.dim = self.pyramid_width + self.semantic_channels * windows
         self.reduce = nn.Linear(channels, config.reduce) if config.reduce else None
+        # Layers in 8-bit integers, made when they are first asked for; None until all are frozen.
+        self._integers: dict[str, EightBitLinear] | None = None
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Sets the per-channel mean and standard deviation that maps are normalised by."""
@@ -67,11 +70,23 @@ class RegionPooling(nn.Module):
         self.std.copy_(std)
 
     def freeze(self) -> Self:
-        """These layers with their weights fixed for good, which makes the upper stages faster."""
+        """These layers with their weights fixed for good, which makes them faster."""
         self.eval().requires_grad_(False)
+        self._integers = {} if self._integers is None else self._integers
         if self.upper is not None:
             self.upper.freeze()
         return self
+
+    def in_floats(self) -> bool:
+        """Whether layers are computed in floats: while they may be trained, or where wanted so."""
+        return self._integers is None or not self.features.eight_bits
+
+    def in_integers(self, name: str, weight: Tensor, bias: Tensor) -> EightBitLinear:
+        """A frozen layer of that name in 8-bit integers."""
+        assert self._integers is not None
+        if name not in self._integers:
+            self._integers[name] = EightBitLinear(weight, bias)
+        return self._integers[name]
 
     def reading(self, features: FeatureConfig) -> Self:
         """These layers, weights shared, for maps of other scales, or made in other arithmetic."""
@@ -225,9 +240,11 @@ class RegionPooling(nn.Module):
         return values if self.upper is None else spread(values, *like.shape[:2])
 
     def _semantic_map(self, source: Tensor) -> Tensor:
-        return torch.clamp(
-            source @ self.semantic_weight + self.semantic_bias, 0.0, self.semantic_limit
-        )
+        weight, bias, limit = self.semantic_weight, self.semantic_bias, self.semantic_limit
+        if self.in_floats():
+            return torch.clamp(source @ weight + bias, 0.0, limit)
+        cells = self.in_integers("semantic", weight.T, bias)(source.flatten(0, 1), relu=True)
+        return cells.clamp_(max=limit).reshape(*source.shape[:2], -1)
 
     def semantic_windows(self) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
         """Levels, and the factors that the windows averaged at them are grown by."""
