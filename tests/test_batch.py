@@ -84,8 +84,8 @@ def test_a_cache_gives_what_float16_maps_give(
         maps, boxes = detector.extractor(image), detector.propose(image)
         half = maps.to(torch.float16)
         expected[sample.image_id] = detector.detect_regions([half], boxes)
-        # Half precision has 11 bits: a margin moves by less than a hundredth. In 8-bit integers it is
-        # a few: of a number nearly halfway between two, the least change makes a step.
+        # Half precision has 11 bits: a margin moves by less than a hundredth. By a few in integers:
+        # of a number nearly halfway between two, the least change makes a step.
         for eight_bits, most in ((False, 0.01), (True, 0.05)):
             head = detector.head.reading(replace(detector.head.features, eight_bits=eight_bits))
             exact = detector.svms.scores(RegionFeatures(head, maps, boxes).fc7)
