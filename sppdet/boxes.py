@@ -36,6 +36,18 @@ def clip(boxes: FloatArray, width: int, height: int) -> FloatArray:
     return np.clip(boxes, np.float32(0), limit)
 
 
+def grow(boxes: FloatArray, factor: float, width: int, height: int) -> FloatArray:
+    """Boxes grown by `factor` about their centres and clipped to the image."""
+    if factor == 1.0:
+        return boxes
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]) * (factor / 2)
+    limit = np.array([width, height, width, height], np.float32)
+    grown = np.concatenate([centre - half, centre + half], axis=1)
+    inside: FloatArray = np.clip(grown, 0, limit).astype(np.float32)
+    return inside
+
+
 def flip_horizontal(boxes: FloatArray, width: int) -> FloatArray:
     """Boxes of the mirrored image. Law: flipping twice gives the boxes back."""
     out = boxes.copy()

@@ -16,6 +16,7 @@ from torch import Tensor
 from sppdet.backbones import Backbone, load_backbone
 from sppdet.backbones.base import any_size
 from sppdet.backbones.geometry import Geometry
+from sppdet.backbones.upper import UpperStages
 from sppdet.errors import ConfigError
 from sppdet.images import mirrored
 from sppdet.types import ImageArray
@@ -150,6 +151,20 @@ class FeatureExtractor:
         """This extractor at its scales times `zoom`, to whole pixels."""
         scales = (max(1, math.floor(scale * zoom + 0.5)) for scale in self.config.scales)
         return self.at_scales(tuple(scales))
+
+    def upper_stages(self) -> UpperStages:
+        """The backbone's stages above the tap, as layers that can be trained.
+
+        Raises ConfigError where there are none, or several taps.
+        """
+        taps = self.config.taps
+        found = self.backbone.upper_stages(taps[0])
+        if found is None or len(taps) > 1:
+            raise ConfigError(
+                f"{self.config.backbone} has no stages to train above {', '.join(taps)}",
+                mend="set head.upper to false, or features.taps to the one tap below them",
+            )
+        return found
 
     def digest(self) -> str:
         """What the maps depend on besides the image, as text: the config and the weights."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sppdet.backbones.upper import UpperStages
+from sppdet.boxes import grow
 from sppdet.eight_bit_linear import EightBitLinear
 from sppdet.errors import ConfigError
 from sppdet.features import FeatureConfig, FeatureExtractor, FeatureMaps, ScaledMap
@@ -46,7 +46,7 @@ class RegionPooling(nn.Module):
         self.config = config
         self.features: FeatureConfig = features.config
         self.geometry = features.geometry
-        self.upper = _upper_stages(features) if config.upper else None
+        self.upper = features.upper_stages() if config.upper else None
         self.taps = dict(features.channels)
         self.raw_channels = sum(self.taps.values())
         if self.upper is not None:
@@ -268,30 +268,6 @@ class RegionPooling(nn.Module):
         deep, raw = torch.tensor_split(weight, [joined.deep.shape[2]], dim=1)
         spread_out = self.on_grid(F.linear(joined.deep, deep), joined.raw)
         return F.linear(joined.raw, raw, bias) + spread_out
-
-
-def _upper_stages(features: FeatureExtractor) -> UpperStages:
-    tap = features.config.taps[0]
-    found = features.backbone.upper_stages(tap)
-    if found is None or len(features.config.taps) > 1:
-        taps = ", ".join(features.channels)
-        raise ConfigError(
-            f"{features.config.backbone} has no stages to train above {taps}",
-            mend="set head.upper to false, or features.taps to the one tap below them",
-        )
-    return found
-
-
-def grow(boxes: FloatArray, factor: float, width: int, height: int) -> FloatArray:
-    """Boxes grown by `factor` about their centres and clipped to the image."""
-    if factor == 1.0:
-        return boxes
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    half = (boxes[:, 2:] - boxes[:, :2]) * (factor / 2)
-    limit = np.array([width, height, width, height], np.float32)
-    grown = np.concatenate([centre - half, centre + half], axis=1)
-    inside: FloatArray = np.clip(grown, 0, limit).astype(np.float32)
-    return inside
 
 
 def pooled(

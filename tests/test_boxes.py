@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -18,10 +18,13 @@ from sppdet.boxes import (
     decode,
     encode,
     flip_horizontal,
+    grow,
     iou_matrix,
 )
+from tests.region_cases import random_boxes
 
 NONE = np.zeros((0, 4), np.float32)
+WIDTH, HEIGHT = 150, 100
 
 
 def _ordered(corners: FloatArray) -> FloatArray:
@@ -175,3 +178,22 @@ def test_a_mirrored_image_mirrors_the_offset(
     plain = encode(target, box)
     mirrored = encode(flip_horizontal(target, width), flip_horizontal(box, width))
     np.testing.assert_allclose(mirrored, plain * [-1, 1, 1, 1], rtol=1e-3, atol=1e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), factor=st.floats(1, 5))
+def test_grown_boxes_hold_the_box_and_stay_in_the_image(seed: int, factor: float) -> None:
+    boxes = random_boxes(8, WIDTH, HEIGHT, seed)
+    grown = grow(boxes, factor, WIDTH, HEIGHT)
+    assert grown.dtype == np.float32
+    tolerance = 1e-4
+    assert (grown[:, :2] <= boxes[:, :2] + tolerance).all()
+    assert (grown[:, 2:] >= boxes[:, 2:] - tolerance).all()
+    assert (grown >= 0).all()
+    assert (grown <= [WIDTH, HEIGHT, WIDTH, HEIGHT]).all()
+
+
+def test_growing_by_hand() -> None:
+    boxes = np.array([[40, 40, 60, 50], [0, 0, 20, 20]], np.float32)
+    np.testing.assert_allclose(grow(boxes, 2.0, WIDTH, HEIGHT), [[30, 35, 70, 55], [0, 0, 30, 30]])
+    np.testing.assert_array_equal(grow(boxes, 1.0, WIDTH, HEIGHT), boxes)

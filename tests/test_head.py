@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from sppdet.errors import ConfigError
@@ -17,7 +15,6 @@ from sppdet.features import FeatureConfig, FeatureMaps, ScaledMap
 from sppdet.head import FEW_BOXES, RegionHead
 from sppdet.head_config import HeadConfig
 from sppdet.projection import best_scale, project
-from sppdet.region_pool import grow
 from sppdet.types import FloatArray
 from tests.region_cases import CUT, PLAIN, PRETRAINED, extractor, random_boxes, random_maps
 
@@ -486,22 +483,3 @@ def test_a_backbone_without_a_head_cannot_be_averaged(config: HeadConfig) -> Non
 def test_impossible_settings_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         HeadConfig(**values)  # type: ignore[arg-type]
-
-
-@settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), factor=st.floats(1, 5))
-def test_grown_boxes_hold_the_box_and_stay_in_the_image(seed: int, factor: float) -> None:
-    boxes = random_boxes(8, WIDTH, HEIGHT, seed)
-    grown = grow(boxes, factor, WIDTH, HEIGHT)
-    assert grown.dtype == np.float32
-    tolerance = 1e-4
-    assert (grown[:, :2] <= boxes[:, :2] + tolerance).all()
-    assert (grown[:, 2:] >= boxes[:, 2:] - tolerance).all()
-    assert (grown >= 0).all()
-    assert (grown <= [WIDTH, HEIGHT, WIDTH, HEIGHT]).all()
-
-
-def test_growing_by_hand() -> None:
-    boxes = np.array([[40, 40, 60, 50], [0, 0, 20, 20]], np.float32)
-    np.testing.assert_allclose(grow(boxes, 2.0, WIDTH, HEIGHT), [[30, 35, 70, 55], [0, 0, 30, 30]])
-    np.testing.assert_array_equal(grow(boxes, 1.0, WIDTH, HEIGHT), boxes)
