@@ -62,6 +62,11 @@ class DetectionConfig:
     mirror: bool = False
     # At these times `features.scales` the mirror image is looked at.
     mirror_zooms: tuple[float, ...] = (1.0,)
+    # Of several models as one, those after the first look at the image at these times their scales
+    # instead, and at the mirror image at those: different views help as different models do. Both
+    # empty: all look alike.
+    partner_zooms: tuple[float, ...] = ()
+    partner_mirror_zooms: tuple[float, ...] = ()
     # Of several models as one: a region's scores and boxes are the means of theirs, or all of
     # theirs go into NMS together (union: the paper, sec. 4.4).
     combination: str = "mean"
@@ -80,12 +85,16 @@ class DetectionConfig:
                 raise ConfigError(
                     f"detection.{name} is {getattr(self, name)}", mend="give a number in [0, 1]"
                 )
-        for name in ("zooms", "mirror_zooms"):
+        for name, least in (
+            ("zooms", 1),
+            ("mirror_zooms", 1),
+            ("partner_zooms", 0),
+            ("partner_mirror_zooms", 0),
+        ):
             zooms = getattr(self, name)
-            if not zooms or min(zooms) <= 0:
-                raise ConfigError(
-                    f"detection.{name} is {list(zooms)}", mend="give one number above 0 or more"
-                )
+            if len(zooms) < least or min(zooms, default=1) <= 0:
+                wanted = "one number above 0 or more" if least else "numbers above 0, or none"
+                raise ConfigError(f"detection.{name} is {list(zooms)}", mend=f"give {wanted}")
         for name in ("max_candidates", "max_per_class"):
             if getattr(self, name) < 1:
                 raise ConfigError(
@@ -97,10 +106,15 @@ class DetectionConfig:
                     f"detection.{name} is {getattr(self, name)}", mend="give 0 or more"
                 )
 
-    def views(self) -> list[tuple[float, bool]]:
-        """How an image is looked at: each view's zoom, and whether it is of the mirror image."""
-        turned = self.mirror_zooms if self.mirror else ()
-        return [*((zoom, False) for zoom in self.zooms), *((zoom, True) for zoom in turned)]
+    def views(self, *, partner: bool = False) -> list[tuple[float, bool]]:
+        """How an image is looked at: each view's zoom, and whether it is of the mirror image.
+
+        With `partner` by a model that is combined with the one whose settings these are.
+        """
+        plain, turned = self.zooms, self.mirror_zooms if self.mirror else ()
+        if partner and (self.partner_zooms or self.partner_mirror_zooms):
+            plain, turned = self.partner_zooms, self.partner_mirror_zooms
+        return [*((zoom, False) for zoom in plain), *((zoom, True) for zoom in turned)]
 
 
 class Found(NamedTuple):

@@ -40,7 +40,7 @@ class Detector:
         svms, regressors, scene: what judges regions, moves them, and judges whole images.
         partners: other models that judge the same regions; see `combined`.
         extractors: what sees the image: its own, and those of partners that read other maps.
-        views: the ways in which they look at it (`detection.zooms`, `detection.mirror`).
+        views: the ways in which they look at it (`DetectionConfig.views`), each once.
         judge: what this model by itself makes of regions' features.
     """
 
@@ -61,7 +61,9 @@ class Detector:
         self.judge = RegionJudge(config, svms, regressors, scene)
         seeing = (self.extractor, *(one.extractor for one in partners))
         self.extractors = tuple(dict.fromkeys(seeing))
-        self.views = tuple(view for one in self.extractors for view in _views(config, one))
+        own = _views(config, extractor)
+        theirs = [view for one in partners for view in _views(config, one.extractor, partner=True)]
+        self.views = tuple(dict.fromkeys((*own, *theirs)))
         self.propose: Proposer = make_proposer(config.proposals)
 
     @classmethod
@@ -222,7 +224,7 @@ class Detector:
         models = []
         for one in (self, *self.partners):
             views = []
-            for view in _views(self.config, one.extractor):
+            for view in _views(self.config, one.extractor, partner=one is not self):
                 own = flip_horizontal(boxes, seen[view].width) if view.mirrored else boxes
                 head = one.head.reading(view.extractor.config)
                 features = RegionFeatures(head, seen[view], own)
@@ -249,8 +251,11 @@ class Detector:
                 yield path, error
 
 
-def _views(config: Config, extractor: FeatureExtractor) -> list[ImageView]:
-    return [ImageView(extractor.zoomed(zoom), turned) for zoom, turned in config.detection.views()]
+def _views(
+    config: Config, extractor: FeatureExtractor, *, partner: bool = False
+) -> list[ImageView]:
+    views = config.detection.views(partner=partner)
+    return [ImageView(extractor.zoomed(zoom), turned) for zoom, turned in views]
 
 
 def _with_maps_of(config: Config, other: Config) -> Config:

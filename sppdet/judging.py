@@ -75,6 +75,12 @@ class RegionView:
     features: RegionFeatures
     mirrored: bool = False
 
+    @property
+    def boxes(self) -> FloatArray:
+        """The regions `(N, 4)`, in coordinates of the image as it is."""
+        boxes = self.features.boxes
+        return flip_horizontal(boxes, self.features.size[0]) if self.mirrored else boxes
+
     def at(self, boxes: FloatArray) -> RegionView:
         """Other regions `(N, 4)` in the same view, boxes in coordinates of the image as it is."""
         own = flip_horizontal(boxes, self.features.size[0]) if self.mirrored else boxes
@@ -118,10 +124,9 @@ def judged(rules: DetectionConfig, models: Sequence[Sequence[RegionView]]) -> li
 
 def first_look(rules: DetectionConfig, views: Sequence[RegionView]) -> Found:
     """What may be objects among the regions of views, by the means of their scores and boxes."""
-    features = views[0].features
-    return candidates(
-        features.boxes, _scores(rules, views), features.size, rules, _mover(rules, views)
-    )
+    first = views[0]
+    scores, mover = _scores(rules, views), _mover(rules, views)
+    return candidates(first.boxes, scores, first.features.size, rules, mover)
 
 
 def second_look(rules: DetectionConfig, views: Sequence[RegionView], seen: Found) -> Found:

@@ -16,6 +16,7 @@ from sppdet.batch import detect_dataset
 from sppdet.boxes import flip_horizontal, iou_matrix
 from sppdet.config import load_config
 from sppdet.datasets import load_voc, make_synthetic_voc
+from sppdet.detection import select
 from sppdet.detector import Detector
 from sppdet.errors import ConfigError
 from sppdet.images import mirrored, read_image
@@ -214,6 +215,38 @@ def test_scales_are_changed_for_those_that_read_the_same_maps() -> None:
     assert [member.config.features.scales for member in changed.partners] == [(128,), (160,)]
     assert len(changed.extractors) == 2
     assert len(changed.look(picture())) == 2
+
+
+@pytest.mark.parametrize(("way", "zoom"), [("mirror_zooms", 1.25), ("zooms", 0.8)])
+@pytest.mark.parametrize("combination", ["union", "mean"])
+def test_partners_may_look_in_a_way_of_their_own(way: str, zoom: float, combination: str) -> None:
+    """Both models read the same maps where they look alike, and here they do not."""
+    rules = (*KEEP, f"detection.combination={combination}", f"detection.partner_{way}=[{zoom}]")
+    first, other = make_detector(*rules), make_detector(*rules, seed=1)
+    both, image, turned = first.combined(other), picture(seed=6), way == "mirror_zooms"
+    (_, seen) = both.views
+    assert seen.mirrored == turned
+    assert seen.extractor.config.scales == (round(zoom * other.config.features.scales[0]),)
+    boxes, shown = first.propose(image), mirrored(image) if turned else image
+    maps = other.extractor.zoomed(zoom)(shown)
+    theirs = flip_horizontal(boxes, maps.width) if turned else boxes
+    features = RegionFeatures(other.head, maps, theirs)
+    if combination == "mean":
+        own = RegionView(first.judge, RegionFeatures(first.head, first.extractor(image), boxes))
+        views = [own, RegionView(other.judge, features, turned)]
+        expected = rows(
+            select(judged(first.config.detection, [views]), CLASSES, both.config.detection)
+        )
+        assert rows(both.detect(image)) == expected
+        return
+    alone = other.detect_features(features)
+    back = flip_horizontal(alone.boxes, maps.width) if turned else alone.boxes
+    wanted = rows(first.detect(image)) | rows(replace(alone, boxes=back))
+    found = both.detect(image)
+    assert len(found) == len(wanted) > len(alone) > 0
+    for row in wanted:
+        alike = found.boxes[(found.scores == row[4]) & (found.labels == row[5])]
+        assert np.abs(alike - as_boxes([row])).max(axis=1).min() < 1e-3
 
 
 def test_a_cache_keeps_the_maps_of_every_member(tmp_path: Path) -> None:

@@ -327,6 +327,8 @@ def test_votes_of_huge_scores_do_not_overflow() -> None:
         {"zooms": ()},
         {"zooms": (1.0, 0.0)},
         {"mirror_zooms": (-1.25,)},
+        {"partner_zooms": (1.0, -1.0)},
+        {"partner_mirror_zooms": (0.0,)},
     ],
 )
 def test_wrong_rules_are_named(wrong: dict[str, object]) -> None:

@@ -488,7 +488,7 @@ def test_settings_that_training_fixed_cannot(detector: Detector, fixed: str) -> 
 
 def test_every_preset_is_a_shipped_model_under_other_settings() -> None:
     presets = list_presets()
-    assert [preset.name for preset in presets] == ["accurate", "fast"]
+    assert [preset.name for preset in presets] == ["accurate", "balanced", "fast"]
     for preset in presets:
         found, base = Detector.load(preset.name), Detector.load(preset.base)
         assert found.config != base.config
