@@ -5,11 +5,11 @@
 Figures are medians over photos of a VOC split, the model loaded and everything compiled; all
 contenders see an image one after the other, so that a busy machine slows all alike. `in all` is a
 call of `detect` by itself; the stages are timed in a second pass over the same image, through the
-same public pieces. R-CNN mode runs the first model's backbone on every region and takes ten seconds
-to half a minute an image: it is timed on a few, and so is torchvision, whose detectors have
-random weights (no download) and stand for their speed only. Expect R-CNN mode to take some 60
-times as long as ours. `--map N` then compares the mAP of both modes on N images, as
-`scripts/rcnn_map.py` does.
+same public pieces. R-CNN mode runs the first model's backbone on every region, in 8-bit integers as
+ours does and in floats as R-CNN did, and takes ten seconds to a minute an image: it is timed on a
+few, and so is torchvision, whose detectors have random weights (no download) and stand for their
+speed only. Expect R-CNN mode to take some 60 times as long as ours. `--map N` then compares the
+mAP of both modes on N images, as `scripts/rcnn_map.py` does.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ TORCHVISION = {
     "Faster R-CNN MobileNet-320 FPN": fasterrcnn_mobilenet_v3_large_320_fpn,
 }
 RCNN = "R-CNN mode"
-# What R-CNN mode is expected to take on two cores, for the estimate before it starts.
-RCNN_SECONDS = 15.0
+# What both ways of R-CNN mode are expected to take on two cores, for the estimate before.
+RCNN_SECONDS = 50.0
 PACKAGES = ("sppdet", "torch", "torchvision", "numpy")
 
 Run = Callable[[ImageArray], object]
@@ -165,6 +165,13 @@ def torchvision_run(name: str) -> Run:
     return run
 
 
+def in_floats(detector: Detector) -> Detector:
+    """The same model with every layer computed in floats."""
+    config = detector.config
+    features = dataclasses.replace(config.features, eight_bits=False)
+    return detector.with_settings(dataclasses.replace(config, features=features))
+
+
 def contenders(args: argparse.Namespace, progress: Progress) -> list[Contender]:
     """All that take part, in the order of the table: ours, then R-CNN mode, then torchvision."""
     detectors = {name: Detector.load(name) for name in args.models}
@@ -176,8 +183,10 @@ def contenders(args: argparse.Namespace, progress: Progress) -> list[Contender]:
     most = max(args.threads)
     if args.rcnn_images:
         name = args.models[0]
-        rcnn = RcnnDetector(detectors[name], progress=progress)
-        found.append(Contender(f"{RCNN}, {name}", most, rcnn.detect, args.rcnn_images))
+        ours = detectors[name]
+        for detector, label in ((ours, RCNN), (in_floats(ours), f"{RCNN} in floats")):
+            rcnn = RcnnDetector(detector, progress=progress)
+            found.append(Contender(f"{label}, {name}", most, rcnn.detect, args.rcnn_images))
         expected = duration(args.rcnn_images * RCNN_SECONDS * 2 / most)
         progress.say(f"R-CNN mode on {args.rcnn_images} images: about {expected} on two free cores")
     for name in TORCHVISION if args.torchvision_images else ():

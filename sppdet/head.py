@@ -16,7 +16,7 @@ from sppdet.joined_maps import Joined, JoinedMaps
 from sppdet.region_pool import RegionPooling, pooled
 from sppdet.types import FloatArray
 
-# Below this many boxes, multiplying a whole map by fc6 costs more than it saves.
+# Below this many boxes, multiplying a whole map by fc6, in floats, costs more than it saves.
 FEW_BOXES = 200
 
 
@@ -84,9 +84,11 @@ class RegionHead(RegionPooling):
         """`(N, fc6)` before ReLU.
 
         What is averaged over windows can be multiplied by its share of the layer before: a map has
-        far fewer cells than an image has regions. Few boxes go the ordinary way.
+        far fewer cells than an image has regions. In floats few boxes go the ordinary way; what is
+        rounded goes one way alone, so that no box changes what is rounded of another.
         """
-        if len(boxes) < FEW_BOXES or not self.semantic_levels_are_whole():
+        few = len(boxes) < FEW_BOXES and self.in_floats()
+        if few or not self.semantic_levels_are_whole():
             return self._respond(self.pool(maps, boxes))
         first = self.fc6 if self.squeeze is None else self.squeeze
         rows = partial(self._multiplied, first)
@@ -124,7 +126,11 @@ class RegionHead(RegionPooling):
     def _share(self, layer: nn.Linear, start: int, semantic: Tensor, raw: Tensor) -> Tensor:
         """What a layer makes of the averaged channels that it reads from `start` on, by cells."""
         share = layer.weight[:, start : start + self.semantic_channels]
-        return self.on_grid(F.linear(semantic, share), raw)
+        if self.in_floats():
+            return self.on_grid(F.linear(semantic, share), raw)
+        multiply = self.in_integers(f"share {start}", share, torch.zeros(len(share)))
+        cells = multiply(semantic.flatten(0, 1)).reshape(*semantic.shape[:2], -1)
+        return self.on_grid(cells, raw)
 
     def _pyramid_share(self, layer: nn.Linear, pyramid: Tensor) -> Tensor:
         """What a layer makes of its inputs' first part, with its bias."""

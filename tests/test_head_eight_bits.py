@@ -56,12 +56,13 @@ def test_rounded_layers_give_nearly_the_same(form: str, rank: int) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_few_boxes_and_many_are_rounded_alike(form: str) -> None:
+def test_other_boxes_change_nothing(form: str) -> None:
     head = frozen(form)
     maps = head.join(random_maps(head.features, WIDTH, HEIGHT))
     boxes = random_boxes(FEW_BOXES, WIDTH, HEIGHT)
     few = head.pool_fc6(maps, boxes[:20])
-    torch.testing.assert_close(few, head.pool_fc6(maps, boxes)[:20], rtol=1e-3, atol=1e-3)
+    assert few.any()
+    assert torch.equal(few, head.pool_fc6(maps, boxes)[:20])
 
 
 def test_layers_that_may_still_be_trained_are_not_rounded() -> None:
