@@ -25,6 +25,15 @@ def share(count: int, work: Callable[[slice], None], numbers: int) -> None:
         work(slice(0, count))
         return
     bounds = np.linspace(0, count, threads * PARTS_PER_THREAD + 1).astype(int)
-    parts = [slice(a, b) for a, b in pairwise(bounds.tolist()) if a < b]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, parts))
+    # One iterator for all: each thread takes the next part when it is done with its last.
+    parts = iter([slice(a, b) for a, b in pairwise(bounds.tolist()) if a < b])
+
+    def take() -> None:
+        for part in parts:
+            work(part)
+
+    with ThreadPoolExecutor(threads - 1) as pool:
+        helpers = [pool.submit(take) for _ in range(threads - 1)]
+        take()
+    for helper in helpers:
+        helper.result()
