@@ -8,7 +8,7 @@ call of `detect` by itself; the stages are timed in a second pass over the same 
 same public pieces. R-CNN mode runs the first model's backbone on every region, in 8-bit integers as
 ours does and in floats as R-CNN did, and takes ten seconds to a minute an image: it is timed on a
 few, and so is torchvision, whose detectors have random weights (no download) and stand for their
-speed only. Expect R-CNN mode to take some 60 times as long as ours. `--map N` then compares the
+speed only. Expect R-CNN mode to take some 80 times as long as ours. `--map N` then compares the
 mAP of both modes on N images, as `scripts/rcnn_map.py` does.
 """
 

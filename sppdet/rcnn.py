@@ -2,7 +2,7 @@
 
 This is what SPP-net is measured against (Girshick et al. 2014; He et al. 2014, sec. 4.3). Backbone,
 fully connected layers, SVMs, box regressors and NMS are those of a trained detector; only the map
-that a region is pooled from is another. It takes some sixty times as long as the detector itself.
+that a region is pooled from is another. It takes some eighty times as long as the detector itself.
 """
 
 from __future__ import annotations
