@@ -3,7 +3,7 @@
 Rows: a crop of 224 pixels, the full image at a short side of 224, 392 and 448, several sizes
 averaged; and with the best of four windows of the maps added. Trains on one split, C chosen on a
 part of it, and evaluates on another. Features are kept in the run's folder: an interrupted run goes
-on where it stopped. Prints a markdown table and writes it, with figures a class, to
+on where it stopped. Prints a markdown table and writes it, with figures per class, to
 RUN/<backbone>.json.
 
     python scripts/classify_voc07.py VOCdevkit --train train --test val --run runs/classify-voc07
@@ -17,27 +17,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sppdet.classification.features import RepresentationConfig
-from sppdet.classification.representation import (
-    SvmClassifier,
-    SvmClassifierConfig,
-    extract,
-    train_svm_classifier,
-)
+from sppdet.classification.config import SvmClassifierConfig, load_svm_config
+from sppdet.classification.image_features import extract_features
+from sppdet.classification.svm_classifier import SvmClassifier, train_svm_classifier
+from sppdet.core.errors import SppdetError
+from sppdet.core.files import atomic_write_json
+from sppdet.core.progress import Progress, terminal_progress
+from sppdet.core.types import Dataset
 from sppdet.datasets import load_voc
-from sppdet.errors import SppdetError
-from sppdet.evaluation.classification import (
+from sppdet.evaluation.classification_report import classification_dict
+from sppdet.evaluation.voc_classification import (
     ClassificationResult,
     class_labels,
-    evaluate_classification,
+    evaluate_voc_classification,
 )
-from sppdet.evaluation.image_report import classification_dict
-from sppdet.files import atomic_write_json
-from sppdet.progress import Progress, terminal_progress
-from sppdet.settings import load
-from sppdet.types import Dataset
 
-# Name, short sides, side of the crop (0: the full image), windows a side. The paper crops 224 out
+# Name, short sides, side of the crop (0: the full image), windows per side. The paper crops 224 out
 # of 256 and knows no windows.
 ROWS: tuple[tuple[str, tuple[int, ...], int, int], ...] = (
     ("crop 224", (256,), 224, 0),
@@ -52,7 +47,7 @@ ROWS: tuple[tuple[str, tuple[int, ...], int, int], ...] = (
 
 
 def first(dataset: Dataset, count: int | None) -> Dataset:
-    """The first so many images of a data set; all for None."""
+    """Return the first `count` images of a data set; all for None."""
     if count is None or count >= len(dataset):
         return dataset
     name = f"{dataset.name}, first {count}"
@@ -62,20 +57,20 @@ def first(dataset: Dataset, count: int | None) -> Dataset:
 def evaluate(
     classifier: SvmClassifier, dataset: Dataset, cache: Path, progress: Progress
 ) -> ClassificationResult:
-    """A row's figures; raises the first image's error, since a part would be another data set."""
+    """Compute a row's figures; raises the first error: fewer images would be another data set."""
     paths = [sample.path for sample in dataset]
-    rows, errors = extract(paths, classifier.features, cache, progress)
+    rows, errors = extract_features(paths, classifier.extractor, cache, progress)
     for error in errors.values():
         raise error
     scores = classifier.view_scores(rows)
     ids = [sample.image_id for sample in dataset]
-    return evaluate_classification(dataset, dict(zip(ids, scores, strict=True)))
+    return evaluate_voc_classification(dataset, dict(zip(ids, scores, strict=True)))
 
 
 def run_row(
     config: SvmClassifierConfig, training: Dataset, testing: Dataset, run: Path, progress: Progress
 ) -> dict[str, Any]:
-    """The figures of one row, and how C was chosen."""
+    """Train and evaluate one row: its figures, and how C was chosen."""
     paths = [sample.path for sample in training]
     cache = run / "features"
     classifier, facts = train_svm_classifier(
@@ -83,7 +78,7 @@ def run_row(
         training.classes,
         paths,
         class_labels(training),
-        cache=cache,
+        cache_dir=cache,
         progress=progress,
     )
     result = evaluate(classifier, testing, cache, progress)
@@ -103,21 +98,17 @@ def main() -> int:
     options = parser.parse_args()
     progress = terminal_progress()
     try:
-        base = load(SvmClassifierConfig, overrides=options.set)
+        base = load_svm_config(overrides=options.set)
         limits = options.limit or (None, None)
         training = first(load_voc(options.data, options.train, year=options.year), limits[0])
         testing = first(load_voc(options.data, options.test, year=options.year), limits[1])
         for backbone in options.backbones:
             figures: dict[str, Any] = {}
             for name, scales, crop, windows in ROWS:
-                features: RepresentationConfig = replace(
-                    base.representation,
-                    backbone=backbone,
-                    scales=scales,
-                    crop=crop,
-                    windows=windows,
+                features = base.features.replace(
+                    backbone=backbone, scales=scales, crop=crop, windows=windows
                 )
-                config = replace(base, representation=features)
+                config = base.replace(features=features)
                 progress.say(f"{backbone}, {name}")
                 figures[name] = run_row(config, training, testing, options.run, progress)
             atomic_write_json(options.run / f"{backbone}.json", figures)
@@ -129,7 +120,7 @@ def main() -> int:
 
 
 def print_table(title: str, figures: dict[str, Any]) -> None:
-    """One markdown row for each kind of view, and what it gains over the row before."""
+    """Print a markdown row for each kind of view, and what it gains over the row before."""
     print(f"\n| {title} | mAP (11-point) | step | mAP (area) | C |\n|---|---|---|---|---|")
     before: float | None = None
     for name, found in figures.items():

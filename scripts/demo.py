@@ -6,17 +6,19 @@ Writes each photo with its boxes to `demo-output/`, and prints what was found an
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 
-from sppdet.detector import Detector
-from sppdet.images import read_image
-from sppdet.progress import duration
-from sppdet.types import Detections
-from sppdet.visualise import draw, grid
-from sppdet.warmup import warm_up
+from sppdet.core.images import read_image
+from sppdet.core.jit import warm_up
+from sppdet.core.progress import duration
+from sppdet.core.types import Detections, ImageArray
+from sppdet.detection.detector import Detector
+from sppdet.detection.visualize import draw_detections
 
 OUTPUT = Path("demo-output")
 # Package, and the photo's place in it. All are in the packages' wheels.
@@ -48,6 +50,32 @@ def row(name: str, found: Detections, seconds: float) -> str:
     return f"{name:<24} {duration(seconds):>8}   {objects}"
 
 
+def grid(
+    images: Sequence[ImageArray], columns: int, *, cell: int = 320, gap: int = 6
+) -> ImageArray:
+    """Arrange images on a white `uint8` sheet, `columns` per row, each in `cell` x `cell` pixels.
+
+    Every row is as high as its highest image; images keep their shape and are centered.
+    """
+    if not images or columns < 1 or cell < 1:
+        raise ValueError("a sheet needs an image, a column, and a cell of a pixel")
+    small = [
+        ImageOps.contain(Image.fromarray(image), (cell, cell), Image.Resampling.LANCZOS)
+        for image in images
+    ]
+    rows = [small[i : i + columns] for i in range(0, len(small), columns)]
+    heights = [max(image.height for image in row) for row in rows]
+    width = min(columns, len(small)) * (cell + gap) + gap
+    sheet = Image.new("RGB", (width, sum(heights) + gap * (len(rows) + 1)), "white")
+    top = gap
+    for row, height in zip(rows, heights, strict=True):
+        for column, image in enumerate(row):
+            left = gap + column * (cell + gap) + (cell - image.width) // 2
+            sheet.paste(image, (left, top + (height - image.height) // 2))
+        top += height + gap
+    return np.array(sheet)
+
+
 def main() -> None:
     """Detect, draw, and print the table."""
     paths = photos()
@@ -65,7 +93,7 @@ def main() -> None:
         start = time.perf_counter()
         found = detector.detect(image).above(threshold)
         print(row(path.name, found, time.perf_counter() - start), flush=True)
-        drawn.append(draw(image, found))
+        drawn.append(draw_detections(image, found))
         Image.fromarray(drawn[-1]).save(OUTPUT / f"{path.stem}.jpg", quality=92)
     Image.fromarray(grid(drawn, 3)).save(OUTPUT / "all.jpg", quality=92)
     print("\nscores are SVM margins with a share of the softmax: above 0 is likely right")

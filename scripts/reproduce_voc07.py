@@ -8,13 +8,13 @@ layer as well), then the package's presets, for which it trains what other model
 (configs/NAME.toml), and prints the table beside the published figures. `--presets` names those
 that are wanted, or none. `--ship NAME` then trains on `trainval`, for as many epochs, and puts the
 model into the package under that name (the other one that is shipped: `--config
-configs/lite0.toml --presets --ship lite0`, with a run of its own). Figures, seconds a stage (of all
-the runs that it took, added up), peak memory, seed and versions are kept in RUN/reproduce.json;
+configs/lite0.toml --presets --ship lite0`, with a run of its own). Figures, seconds per stage (of
+all the runs that it took, added up), peak memory, seed and versions are kept in RUN/reproduce.json;
 what it holds is not computed again.
 
 Expect 4,008 training and 1,000 validation images of VOC2007's trainval where the splits are ours,
 2,501 and 2,510 where they are the official ones; some three hours on two cores, half of that
-without presets, and 0.6 MB of disk an image and backbone.
+without presets, and 0.6 MB of disk per image and backbone.
 """
 
 from __future__ import annotations
@@ -29,25 +29,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ladder_voc07
-from phases import Record, Stopwatch, phase
+import paper_ladder
+from run_record import Record, Stopwatch, phase
 
-from sppdet.batch import detect_dataset
-from sppdet.cli.common import load_detector, use_threads
-from sppdet.config import Config, differences, digest, load_config, to_dict
+from sppdet.cli.common import use_threads
+from sppdet.core.errors import SppdetError
+from sppdet.core.files import atomic_write_bytes, sha256
+from sppdet.core.model_file import SUFFIX
+from sppdet.core.parallel import available_cores
+from sppdet.core.progress import duration, terminal_progress
+from sppdet.core.settings import differences, digest, to_dict
+from sppdet.core.settings import load as load_settings
+from sppdet.core.types import Dataset
+from sppdet.core.versions import installed
 from sppdet.datasets import load_voc
-from sppdet.detector import DEFAULT_MODEL, Detector
-from sppdet.errors import SppdetError
-from sppdet.evaluation.report import voc_dict
-from sppdet.evaluation.voc import evaluate_voc
-from sppdet.files import atomic_write_bytes, sha256
-from sppdet.modelfile import SUFFIX
-from sppdet.modelnames import SHIPPED, Preset, list_presets, members
-from sppdet.progress import duration, terminal_progress
-from sppdet.proposals.cache import available_cores
+from sppdet.detection.dataset_inference import detect_dataset
+from sppdet.detection.detector import DEFAULT_MODEL, Detector
+from sppdet.detection.ensemble import Ensemble
+from sppdet.detection.model_zoo import SHIPPED, Preset, list_presets
+from sppdet.evaluation.detection_report import voc_dict
+from sppdet.evaluation.voc_ap import evaluate_voc
 from sppdet.training import train
-from sppdet.types import Dataset
-from sppdet.versions import installed
+from sppdet.training.config import TrainingConfig
 
 RECORD = "reproduce.json"
 PACKAGES = ("sppdet", "torch", "torchvision", "numpy", "opencv-contrib-python", "numba")
@@ -65,32 +68,35 @@ PHASES = ("train", "val", "presets", "ladder", "trainval")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 STAGES = (
     "proposals",
-    "conv maps",
+    "feature maps",
     "fine-tuning",
     "compression",
-    "positives, box regressors, scenes",
+    "positives, box regression, context",
     "hard negatives",
     "detecting",
     "other",
 )
 
 
-def partner_names(presets: Sequence[Preset]) -> list[str]:
-    """The models that presets are made of, but for the one that is trained in any case."""
-    names = dict.fromkeys(name for preset in presets for name in members(preset.base))
+def member_names(presets: Sequence[Preset]) -> list[str]:
+    """List the models that presets are made of, but for the one that is trained in any case."""
+    names = dict.fromkeys(name for preset in presets for name in preset.models)
     return [name for name in names if name != DEFAULT_MODEL]
 
 
 def row(name: str) -> str:
-    """What the row of a preset, or of another model, is called."""
+    """Name the row of a preset, or of another model."""
     return f"sppdet, {name}"
 
 
-def combined(preset: Preset, models: Mapping[str, Path]) -> Detector:
-    """A preset, of models that were trained here."""
-    first, *others = (Detector.load(models[name]) for name in members(preset.base))
-    detector = first.combined(*others)
-    return detector.with_settings(load_config(preset.path, base=detector.config))
+def load_changed(path: Path, changes: Sequence[str]) -> Detector:
+    """Load a model under changed settings."""
+    return Detector.load(path).configure(overrides=changes)
+
+
+def load_preset(preset: Preset, models: Mapping[str, Path]) -> Ensemble:
+    """Load a preset, of models that were trained here."""
+    return Ensemble.load_members(preset.members(models), preset.fusion)
 
 
 def ordered(values: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, Any]]:
@@ -122,17 +128,18 @@ def times(record: Record) -> str:
 
 
 class Reproduction:
-    """Everything that the command line asks for; what the record holds is not computed again."""
+    """Does all that the command line asks for; what the record holds is not computed again."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         overrides = [*args.set, f"seed={args.seed}"] if args.seed is not None else args.set
         use_threads(args.threads)
         self.args, self.workers = args, args.threads or 0
-        self.config = load_config(args.config, overrides)
+        self.config = load_settings(TrainingConfig, args.config, overrides)
         known = list_presets()
         self.presets = [preset for preset in known if preset.name in args.presets]
-        self.partners = {
-            name: load_config(CONFIGS / f"{name}.toml", overrides) for name in partner_names(known)
+        self.members = {
+            name: load_settings(TrainingConfig, CONFIGS / f"{name}.toml", overrides)
+            for name in member_names(known)
         }
         splits = ("train", "val", "trainval") if args.ship else ("train", "val")
         self.datasets = {split: load(args, split) for split in splits}
@@ -142,13 +149,13 @@ class Reproduction:
 
     def run(self) -> None:
         """Every phase that is not in the record yet, then the tables."""
-        progress, rungs = terminal_progress(), ladder_voc07.rungs(self.config)
-        wanted = [row(name) for name in partner_names(self.presets)]
+        progress, rungs = terminal_progress(), paper_ladder.rungs(self.config)
+        wanted = [row(name) for name in member_names(self.presets)]
         wanted += [row(preset.name) for preset in self.presets]
         phases = (
             ("train", self.learn, "train" not in self.models or not self.model.is_file()),
-            ("val", self.judge, REGRESSED not in self.results),
-            ("presets", self.judge_presets, not set(wanted) <= set(self.results)),
+            ("val", self.evaluate, REGRESSED not in self.results),
+            ("presets", self.evaluate_presets, not set(wanted) <= set(self.results)),
             ("ladder", self.climb, self.args.ladder and rungs[-1][0] not in self.results),
             ("trainval", self.ship, self.args.ship and self.args.ship not in self.models),
         )
@@ -161,9 +168,9 @@ class Reproduction:
         print(f"written to {self.record.path}")
 
     def facts(self) -> dict[str, Any]:
-        """What decides the figures, and what one wants to know of the machine."""
+        """Collect what decides the figures, and what one wants to know of the machine."""
         versions = {name: installed(name) for name in PACKAGES}
-        decisive = [digest(config) for config in (self.config, *self.partners.values())]
+        decisive = [digest(config) for config in (self.config, *self.members.values())]
         decisive += [preset.path.read_text() for preset in list_presets()]
         decisive += [
             sample.image_id for split in ("train", "val") for sample in self.datasets[split]
@@ -172,7 +179,7 @@ class Reproduction:
             "key": sha256(json.dumps([versions, decisive])),
             "command": shlex.join(["python", *sys.argv]),
             "seed": self.config.seed,
-            "changed_settings": differences(self.config, Config()),
+            "changed_settings": differences(self.config, TrainingConfig()),
             "config": to_dict(self.config),
             "images": {split: len(dataset) for split, dataset in self.datasets.items()},
             "versions": {"python": sys.version.split()[0], **versions},
@@ -184,23 +191,24 @@ class Reproduction:
         self._train(self.config, "train", self.args.run, watch)
         self.models["train"] = str(self.model)
 
-    def judge(self, watch: Stopwatch) -> None:
+    def evaluate(self, watch: Stopwatch) -> None:
         """Its figures on `val`, without box regression and with it."""
-        for name, regression in ((PLAIN, "false"), (REGRESSED, "true")):
+        for name, regression in ((PLAIN, "none"), (REGRESSED, "mean")):
             changes = [f"detection.box_regression={regression}"]
-            load = partial(load_detector, str(self.model), "cpu", changes=changes)
-            self._judge(name, load, watch)
+            self._evaluate(name, partial(load_changed, self.model, changes), watch)
 
-    def judge_presets(self, watch: Stopwatch) -> None:
+    def evaluate_presets(self, watch: Stopwatch) -> None:
         """The presets' figures, and those of what other models they are made of."""
         made = {DEFAULT_MODEL: self.model}
-        for name in partner_names(self.presets):
-            made[name] = self._train(self.partners[name], "train", self.args.run / name, watch)
-            self._judge(row(name), partial(Detector.load, made[name]), watch)
+        for name in member_names(self.presets):
+            made[name] = self._train(self.members[name], "train", self.args.run / name, watch)
+            self._evaluate(row(name), partial(Detector.load, made[name]), watch)
         for preset in self.presets:
-            self._judge(row(preset.name), partial(combined, preset, made), watch)
+            self._evaluate(row(preset.name), partial(load_preset, preset, made), watch)
 
-    def _judge(self, name: str, load: Callable[[], Detector], watch: Stopwatch) -> None:
+    def _evaluate(
+        self, name: str, load: Callable[[], Detector | Ensemble], watch: Stopwatch
+    ) -> None:
         if name not in self.results:
             data, cache = self.datasets["val"], self.args.run / "cache"
             detections = detect_dataset(load(), data, cache, watch, workers=self.workers)
@@ -209,8 +217,8 @@ class Reproduction:
     def climb(self, watch: Stopwatch) -> None:
         """The paper's ladder."""
         data, run = self.datasets, self.args.run
-        detectors = ladder_voc07.rung_models(self.config, data["train"], run, watch)
-        rungs = ladder_voc07.evaluate(detectors, data["val"], run, watch)
+        detectors = paper_ladder.rung_models(self.config, data["train"], run, watch)
+        rungs = paper_ladder.evaluate(self.config, detectors, data["val"], run, watch)
         self.results.update({name: voc_dict(rung) for name, rung in rungs.items()})
 
     def ship(self, watch: Stopwatch) -> None:
@@ -230,7 +238,7 @@ class Reproduction:
 
     def _train(
         self,
-        config: Config,
+        config: TrainingConfig,
         split: str,
         run: Path,
         watch: Stopwatch,
@@ -275,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="the shipped model computes its proposals and maps anew, so that its time is whole",
     )
-    parser.add_argument("--limit", type=int, default=0, help="the first so many images of a split")
+    parser.add_argument("--limit", type=int, default=0, help="use only the first images of a split")
     parser.add_argument("--threads", type=int, default=None)
     args = parser.parse_args(argv)
     try:

@@ -14,15 +14,17 @@ print(best.name, best.probability)
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from sppdet.errors import SppdetError
-from sppdet.types import Dataset, Detection, Detections, Sample
+from sppdet.core.errors import SppdetError
+from sppdet.core.types import Dataset, Detection, Detections, Sample
 
 if TYPE_CHECKING:
     from sppdet.classification.classifier import Classifier
-    from sppdet.detector import Detector
-    from sppdet.spp import SpatialPyramidPooling
+    from sppdet.detection.detector import Detector
+    from sppdet.detection.ensemble import Ensemble
+    from sppdet.spp.spatial_pyramid_pooling import SpatialPyramidPooling
 
 __all__ = [
     "Classifier",
@@ -30,31 +32,27 @@ __all__ = [
     "Detection",
     "Detections",
     "Detector",
+    "Ensemble",
     "Sample",
     "SpatialPyramidPooling",
     "SppdetError",
 ]
 
-
-# OpenMP's threads, which are torch's, spin when a loop is done, and for so long keep a core from
-# those that convolve and pool: asleep, they leave a detection on two cores a twentieth faster.
-# OpenMP reads this once, when torch is first imported; who has set it, or has torch already, is
-# left alone.
+# Read once by OpenMP, when torch is first imported: threads that sleep between loops, rather than
+# spin, leave a detection on two cores a twentieth faster (docs/experiments.md). Who has set it, or
+# has torch already, is left alone.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# torch takes seconds to import: only those who ask for what needs it wait.
+_LAZY = {
+    "Classifier": "sppdet.classification.classifier",
+    "Detector": "sppdet.detection.detector",
+    "Ensemble": "sppdet.detection.ensemble",
+    "SpatialPyramidPooling": "sppdet.spp.spatial_pyramid_pooling",
+}
 
 
 def __getattr__(name: str) -> object:
-    # torch takes seconds to import: only those who ask for what needs it wait.
-    if name == "Detector":
-        from sppdet.detector import Detector
-
-        return Detector
-    if name == "Classifier":
-        from sppdet.classification.classifier import Classifier
-
-        return Classifier
-    if name == "SpatialPyramidPooling":
-        from sppdet.spp import SpatialPyramidPooling
-
-        return SpatialPyramidPooling
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'sppdet' has no attribute {name!r}")

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "data/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 SESSIONS = [page for page in PAGES if ">>>" in page.read_text(encoding="utf-8")]
 
 
@@ -25,5 +28,5 @@ def test_links_to_our_own_files_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (page.parent / target).exists(), target
-    for name in re.findall(r"\b((?:configs|scripts)/\w+\.(?:toml|py))", text):
+    for name in re.findall(r"\b((?:configs|scripts)/[\w/]+\.(?:toml|py))", text):
         assert (ROOT / name).is_file(), name

@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sppdet import modelnames
-from sppdet.batch import detect_dataset
-from sppdet.config import load_config
+from sppdet.core.model_file import load_model
+from sppdet.core.progress import NullProgress
+from sppdet.core.types import FloatArray, ImageArray, Sample
 from sppdet.datasets import load_voc, make_synthetic_voc
-from sppdet.detector import Detector
-from sppdet.evaluation.report import voc_dict
-from sppdet.evaluation.voc import evaluate_voc
-from sppdet.modelfile import load_model
-from sppdet.progress import NullProgress
-from sppdet.types import FloatArray, ImageArray, Sample
-from tests.made_detector import CLASSES, make_detector, picture
+from sppdet.detection import model_zoo
+from sppdet.detection.dataset_inference import detect_dataset
+from sppdet.detection.detector import Detector
+from sppdet.detection.ensemble import Ensemble
+from sppdet.evaluation.detection_report import voc_dict
+from sppdet.evaluation.voc_ap import evaluate_voc
+from sppdet.training.config import TrainingConfig
+from tests.helpers.made_detector import CLASSES, make_detector, picture
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("features.scales=[120]", "head.fc6=32", "head.fc7=32", "finetune.steps=10")
@@ -30,7 +31,8 @@ SMALL = ("features.scales=[120]", "head.fc6=32", "head.fc7=32", "finetune.steps=
 
 @pytest.fixture(scope="module", autouse=True)
 def _scripts() -> None:
-    sys.path.insert(0, str(ROOT / "scripts"))
+    for folder in (ROOT / "scripts", ROOT / "scripts" / "benchmarks"):
+        sys.path.insert(0, str(folder))
 
 
 def script(name: str) -> ModuleType:
@@ -47,7 +49,8 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where shipped models go in a test."""
-    monkeypatch.setattr(modelnames, "SHIPPED", tmp_path / "shelf")
+    monkeypatch.setattr(model_zoo, "SHIPPED", tmp_path / "shelf")
+    monkeypatch.setattr(model_zoo, "PRESETS", tmp_path / "shelf" / "presets")
     monkeypatch.setattr(script("reproduce_voc07"), "SHIPPED", tmp_path / "shelf")
     return tmp_path / "shelf"
 
@@ -66,7 +69,7 @@ def test_everything_is_reproduced_once(
     assert "| SPP-net, ZF-5, five scales (paper) | trainval -> test | 59.2 | |" in table
     score = first["results"]["sppdet"]["map11"]
     assert f"| sppdet | VOC2007 train -> VOC2007 val | {100 * score:.1f} |" in table
-    assert {"proposals", "conv maps", "fine-tuning", "other"} <= first["seconds"]["train"].keys()
+    assert {"proposals", "feature maps", "fine-tuning", "other"} <= first["seconds"]["train"].keys()
     assert first["seed"] == 1
     assert first["images"] == {"train": 3, "val": 2}
     assert first["peak_memory_gb"] > 0
@@ -81,7 +84,8 @@ def test_everything_is_reproduced_once(
     assert second["seconds"]["train"] == first["seconds"]["train"]
     header = load_model(shelf / "mine.safetensors")[0]
     assert header.provenance["images"] == 5
-    assert header.config["finetune"]["steps"] == header.provenance["steps"] == 10
+    training = header.provenance["training"]
+    assert training["finetune"]["steps"] == header.provenance["steps"] == 10
     assert f"{100 * score:.1f} mAP" in header.description
 
     assert main([*words, "--ship", "mine"]) == 0
@@ -98,9 +102,11 @@ def test_everything_is_reproduced_once(
 def test_presets_are_reproduced_from_the_models_that_they_are_made_of(
     shapes: Path, tmp_path: Path, shelf: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shelf.mkdir()
-    (shelf / "few.default.toml").write_text("[proposals]\nmax_proposals = 3\n")
-    (shelf / "both.default+lite0.toml").write_text("[detection]\nmirror = true\n")
+    (shelf / "presets").mkdir(parents=True)
+    default, lite0 = ('[[members]]\nmodel = "default"\n', '[[members]]\nmodel = "lite0"\n')
+    (shelf / "presets" / "few.toml").write_text(f"{default}[proposals]\nmax_proposals = 3\n")
+    flipped = "[detection]\nflipped_scale_factors = [1.0]\n"
+    (shelf / "presets" / "both.toml").write_text(default + lite0 + flipped)
     run = tmp_path / "run"
     words = [str(shapes), "--run", str(run), "--config", str(ROOT / "configs" / "tiny.toml")]
     words += [word for change in SMALL for word in ("--set", change)]
@@ -112,15 +118,13 @@ def test_presets_are_reproduced_from_the_models_that_they_are_made_of(
     found = json.loads((run / "reproduce.json").read_text())["results"]
     rows = [found[f"sppdet{name}"] for name in ("", ", few", ", both", ", lite0")]
     assert all(rows.count(row) == 1 for row in rows)
-    model = Detector.load(run / "model.safetensors")
-    alone = Detector.load(run / "lite0" / "model.safetensors")
-    changes = ["detection.mirror=true"]
-    both = model.combined(alone)
-    both = both.with_settings(load_config(None, changes, base=both.config))
-    dataset = load_voc(shapes, "val", classes=model.classes)
+    paths = (run / "model.safetensors", run / "lite0" / "model.safetensors")
+    both = Ensemble([Detector.load(path) for path in paths])
+    both = both.configure(overrides=["detection.flipped_scale_factors=[1.0]"])
+    dataset = load_voc(shapes, "val", classes=both.classes)
     # From maps as they were stored, in half precision: of a few boxes' AP every bit counts.
-    seen = detect_dataset(both, dataset, run / "cache", NullProgress())
-    assert found["sppdet, both"] == voc_dict(evaluate_voc(dataset, seen))
+    found_again = detect_dataset(both, dataset, run / "cache", NullProgress())
+    assert found["sppdet, both"] == voc_dict(evaluate_voc(dataset, found_again))
 
 
 def test_a_missing_data_set_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +133,7 @@ def test_a_missing_data_set_is_named(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_time_is_kept_when_a_run_is_stopped(tmp_path: Path) -> None:
-    module = script("phases")
+    module = script("run_record")
     facts = {"key": "a"}
     record = module.Record(tmp_path / "r.json", facts)
 
@@ -169,7 +173,7 @@ def test_both_modes_are_compared_and_kept(
 
 
 def test_synthetic_regions_and_classes_stand_for_real_ones() -> None:
-    module, detector, image = script("bench_growth"), make_detector(), picture()
+    module, detector, image = script("detection_scaling"), make_detector(), picture()
     own = detector.propose(image)
     assert np.array_equal(module.regions(own, 7, image, 0), own[:7])
     many = module.regions(own, 1000, image, 0)
@@ -185,8 +189,8 @@ def test_synthetic_regions_and_classes_stand_for_real_ones() -> None:
     assert (counts[[0, 1]] > before[[0, 1]] / 2).all()
 
 
-def test_stages_are_timed_and_told() -> None:
-    module, detector, image = script("bench_detect"), make_detector(), picture()
+def test_stages_are_timed_and_reported() -> None:
+    module, detector, image = script("detection_speed"), make_detector(), picture()
     found = module.stage_seconds(detector, image)
     assert set(found) <= set(module.STAGES)
     assert {"proposals", "resize, conv", "pool, fc6", "SVMs"} <= set(found)
@@ -194,15 +198,15 @@ def test_stages_are_timed_and_told() -> None:
     one = module.Contender("ours", 1, detector.detect, 2, detector)
     other = module.Contender("theirs", 1, lambda image: None, 1)
     for _ in range(3):
-        one.look(image)
-        other.look(image)
+        one.time_image(image)
+        other.time_image(image)
     assert (len(one.seconds), len(other.seconds)) == (2, 1)
     assert len(module.table([one, other]).splitlines()) == 3
     assert [row["name"] for row in module.rows([one, other])] == ["ours", "theirs"]
 
 
 def test_the_pooling_benchmark_sees_a_difference() -> None:
-    module = script("bench_spp")
+    module = script("spp_pooling")
     windows = module.random_windows(20, 12, 15, seed=0)
     assert (windows[:, 2:] > windows[:, :2]).all()
     torch = module.torch
@@ -219,7 +223,7 @@ def test_the_pooling_benchmark_sees_a_difference() -> None:
 
 
 def test_photos_are_enlarged_to_the_megapixels_asked_for(tmp_path: Path) -> None:
-    module, seen = script("bench_proposals"), []
+    module, seen = script("proposals"), []
     Image.fromarray(picture()).save(tmp_path / "one.png")
     none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
     sample = Sample("one", tmp_path / "one.png", 120, 90, *none, np.zeros(0, np.bool_))
@@ -232,3 +236,45 @@ def test_photos_are_enlarged_to_the_megapixels_asked_for(tmp_path: Path) -> None
     assert list(grown) == ["own", "0.1", "2.0"]
     assert seen[::3] == pytest.approx([120 * 90 / 1e6, 0.1, 2.0], rel=0.01)
     assert all(line.endswith("x") for line in module.growth_table(grown).splitlines())
+
+
+def test_grid_places_every_image() -> None:
+    images = [
+        np.full((h, w, 3), k, np.uint8) for k, (w, h) in enumerate([(50, 100), (80, 40), (9, 9)])
+    ]
+    sheet = script("demo").grid(images, 2, cell=64, gap=4)
+    assert sheet.shape == (4 + 64 + 4 + 64 + 4, 4 + 64 + 4 + 64 + 4, 3)
+    assert [(sheet == k).all(axis=2).sum() for k in range(3)] == [32 * 64, 64 * 32, 64 * 64]
+
+
+def test_grid_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs an image"):
+        script("demo").grid([], 3)
+
+
+def test_the_rungs_of_the_ladder_share_what_they_can(
+    shapes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["paper_ladder.py", str(shapes), "--run", str(tmp_path)]
+    words += ["--config", str(ROOT / "configs" / "tiny.toml")]
+    words += [word for change in SMALL for word in ("--set", change)]
+    monkeypatch.setattr(sys, "argv", words)
+    module = script("paper_ladder")
+    assert module.main() == 0
+    figures = json.loads((tmp_path / "ladder.json").read_text())
+    names = [name for name, _, _ in module.rungs(TrainingConfig())]
+    assert list(figures) == sorted(names)
+    out = capsys.readouterr().out
+    assert all(f"| {name} |" in out for name in names)
+    kinds = [path.name.split("-")[0] for path in tmp_path.glob("*-*.safetensors")]
+    assert kinds.count("finetune") == 1
+    assert kinds.count("svm") == 3
+    # The last of the models is the one on fc7: its last rung is what a detection with it finds.
+    rules = "detection.scale_factors=[1.0]"
+    detector = Detector.load(tmp_path / "model.safetensors").configure(None, [rules])
+    dataset = load_voc(shapes, "val", classes=detector.classes)
+    seen = detect_dataset(detector, dataset, tmp_path / "cache", NullProgress())
+    assert figures[names[-1]]["map11"] == pytest.approx(evaluate_voc(dataset, seen).map11, abs=0.02)

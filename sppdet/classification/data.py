@@ -1,4 +1,4 @@
-"""Labelled images as training sees them: decoded once where memory allows, and as batches."""
+"""Labeled images in training: decoded once where memory allows, and as batches."""
 
 from __future__ import annotations
 
@@ -10,31 +10,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sppdet.backbones import Backbone
-from sppdet.classification.augment import (
-    AugmentConfig,
-    centre_view,
-    crop_side,
-    principal_colours,
-    random_view,
+from sppdet.classification.config import AugmentConfig
+from sppdet.classification.transforms import (
+    center_square,
+    principal_colors,
+    random_crop,
     resize_short,
+    resize_square,
 )
-from sppdet.datasets import LabelledImages
-from sppdet.errors import SppdetError, TrainingError
-from sppdet.files import array_digest, sha256
-from sppdet.images import read_image
-from sppdet.prefetch import ahead
-from sppdet.progress import Advance
-from sppdet.types import ImageArray
+from sppdet.core.errors import SppdetError, raise_for_images
+from sppdet.core.files import array_digest, sha256
+from sppdet.core.images import read_image
+from sppdet.core.parallel import prefetch
+from sppdet.core.progress import Advance
+from sppdet.core.types import ImageArray
+from sppdet.datasets import LabeledImages
 
 MEGABYTE = 1_000_000
-# Images that the principal colours are taken from.
-COLOUR_IMAGES = 500
-# How many broken images an error names.
-NAMED = 5
+# Images that the principal colors are taken from.
+COLOR_IMAGES = 500
 
 
-class ImageStore:
-    """The images of a set, resized for cropping, by index.
+class ImageCache:
+    """Images by index, resized for cropping and kept in memory while there is room.
 
     Args:
         images: files and labels.
@@ -42,7 +40,7 @@ class ImageStore:
         keep_mb: megabytes of images that are kept in memory, first come first kept.
     """
 
-    def __init__(self, images: LabelledImages, short_side: int, keep_mb: int) -> None:
+    def __init__(self, images: LabeledImages, short_side: int, keep_mb: int) -> None:
         self.images, self.short_side = images, short_side
         self._room = keep_mb * MEGABYTE
         self._kept: dict[int, ImageArray] = {}
@@ -51,7 +49,7 @@ class ImageStore:
         return len(self.images)
 
     def load(self, index: int) -> ImageArray:
-        """An image as `resize_short` gives it; raises ImageError as `read_image` does."""
+        """Load an image as `resize_short` gives it; raises ImageError as `read_image` does."""
         found = self._kept.get(index)
         if found is None:
             found = resize_short(read_image(self.images.paths[index]), self.short_side)
@@ -61,7 +59,7 @@ class ImageStore:
         return found
 
     def digest(self, advance: Advance) -> str:
-        """Digest of classes, labels and every file's bytes; `advance` is told of each image.
+        """Digest of classes, labels and every file's bytes; `advance` counts images.
 
         Every image is decoded once, so that what memory holds is there and what is broken is
         known before training starts. Raises TrainingError naming images that cannot be read.
@@ -75,27 +73,27 @@ class ImageStore:
             except SppdetError as error:
                 errors.append(error)
             except OSError as error:
-                errors.append(SppdetError(f"cannot be read ({error.strerror})", where=path))
+                errors.append(SppdetError(f"cannot be read ({error.strerror})", path=path))
             advance(1)
-        refuse(errors)
+        raise_for_images(errors, len(self))
         return sha256(*parts)
 
-    def colours(self) -> NDArray[np.float64]:
-        """The principal colours of evenly spaced images."""
-        count = min(len(self), COLOUR_IMAGES)
+    def colors(self) -> NDArray[np.float64]:
+        """Compute the principal colors of evenly spaced images."""
+        count = min(len(self), COLOR_IMAGES)
         chosen = np.unique(np.linspace(0, len(self) - 1, count).astype(int))
-        return principal_colours(self.load(int(index)) for index in chosen)
+        return principal_colors(self.load(int(index)) for index in chosen)
 
 
-class BatchMaker:
-    """Batches of training views and of central views, as a backbone takes them.
+class BatchBuilder:
+    """Builds batches of random crops and of center crops, as a backbone takes them.
 
     Args:
-        backbone: gives the pixels' normalisation.
+        backbone: gives the pixels' normalization.
         side: side of the crops in pixels.
-        config: how random views are drawn.
-        colours: the training images' principal colours.
-        seed: with the epoch and an image's index, decides its view.
+        config: how random crops are drawn.
+        colors: the training images' principal colors.
+        seed: with the epoch and an image's index, decides its crop.
     """
 
     def __init__(
@@ -103,48 +101,37 @@ class BatchMaker:
         backbone: Backbone,
         side: int,
         config: AugmentConfig,
-        colours: NDArray[np.float64],
+        colors: NDArray[np.float64],
         seed: int,
     ) -> None:
-        self.normalise = backbone.normalise
-        self.side, self.config, self.colours, self.seed = side, config, colours, seed
+        self.normalize = backbone.normalize
+        self.side, self.config, self.colors, self.seed = side, config, colors, seed
 
-    def training_views(
-        self, store: ImageStore, indices: Sequence[int], epoch: int, size: int
+    def random_crops(
+        self, cache: ImageCache, indices: Sequence[int], epoch: int, size: int
     ) -> Tensor:
-        """`float32 (B, 3, size, size)`: a random view each, resized where `size` asks for it."""
-        views = []
+        """Draw a random crop per image and resize it: `float32 (B, 3, size, size)`."""
+        crops = []
         for index in indices:
             rng = np.random.default_rng([self.seed, 2, epoch, index])
-            view = random_view(store.load(index), self.side, self.config, self.colours, rng)
-            views.append(self.normalise(crop_side(view, size)))
-        return _as_batch(views)
+            crop = random_crop(cache.load(index), self.side, self.config, self.colors, rng)
+            crops.append(self.normalize(resize_square(crop, size)))
+        return _to_batch(crops)
 
-    def centre_views(self, store: ImageStore, indices: Sequence[int]) -> Tensor:
-        """`float32 (B, 3, side, side)`: the central crop of each."""
-        views = [self.normalise(centre_view(store.load(i), self.side)) for i in indices]
-        return _as_batch(views)
+    def center_crops(self, cache: ImageCache, indices: Sequence[int]) -> Tensor:
+        """Cut the center crop of each image: `float32 (B, 3, side, side)`."""
+        crops = [self.normalize(center_square(cache.load(i), self.side)) for i in indices]
+        return _to_batch(crops)
 
 
-def batches(
+def load_batches(
     order: Sequence[int], size: int, make: Callable[[Sequence[int]], Tensor]
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """Runs of `size` indices (the last may be shorter) with their batches, made ahead."""
+    """Yield `size` indices at a time (the last may be fewer) with their batch, made ahead."""
     runs = [order[start : start + size] for start in range(0, len(order), size)]
-    return ahead(runs, make)
+    return prefetch(runs, make)
 
 
-def refuse(errors: Sequence[SppdetError]) -> None:
-    """Raises one TrainingError that names the images that cannot be used, if there are any."""
-    if errors:
-        named = "; ".join(str(error) for error in errors[:NAMED])
-        more = f"; and {len(errors) - NAMED} more" if len(errors) > NAMED else ""
-        raise TrainingError(
-            f"{len(errors)} images cannot be used: {named}{more}",
-            mend="mend them or take them out of their folders",
-        )
-
-
-def _as_batch(views: Sequence[NDArray[np.float32]]) -> Tensor:
-    """Images `(H, W, 3)` as one tensor in channels-last memory, which convolutions prefer."""
-    return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
+def _to_batch(crops: Sequence[NDArray[np.float32]]) -> Tensor:
+    """Stack images `(H, W, 3)` to one tensor in channels-last memory, which convolutions prefer."""
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sppdet.cli.app import main
+from sppdet.cli.main import main
 
 __all__ = ["main"]

@@ -1,104 +1,32 @@
-"""Options that several commands share, and the values behind them.
-
-Nothing slow is imported here or at the top of a command's module: `--help` must come at once.
-"""
+"""Steps that several commands share: data set, settings, model, failed images, cost."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import typer
 
-from sppdet.errors import DatasetError, SppdetError
+from sppdet.core.errors import DatasetError, SppdetError
 
 if TYPE_CHECKING:
-    from sppdet.config import Config
-    from sppdet.detector import Detector
-    from sppdet.types import Dataset
+    from sppdet.core.progress import Advance
+    from sppdet.core.settings import Settings
+    from sppdet.core.types import Dataset
+    from sppdet.detection.detector import Detector
+    from sppdet.detection.ensemble import Ensemble
 
-# Settings that may differ from those a model was trained with.
-
-DataArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="DATA",
-        help="A data set: a VOCdevkit or VOC-format folder, or a COCO instances file (.json).",
-        show_default=False,
-    ),
-]
-SplitOption = Annotated[
-    str, typer.Option("--split", help="A name in ImageSets/Main, or a .txt file of image ids.")
-]
-YearOption = Annotated[
-    int | None,
-    typer.Option("--year", help="Which year of a VOCdevkit that holds several, such as 2007."),
-]
-ImagesOption = Annotated[
-    Path | None,
-    typer.Option("--images", metavar="DIR", help="Where the images of a COCO file are."),
-]
-ClassesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--classes",
-        metavar="A,B,..",
-        help="Use these classes only, and leave out objects of any other.",
-    ),
-]
-LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Use the first so many images only.")
-]
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", metavar="FILE", help="A TOML file of differences from the default settings."
-    ),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change one setting, such as svm.c=0.01; may be given many times.",
-    ),
-]
-SeedOption = Annotated[
-    int | None,
-    typer.Option("--seed", min=0, help="Where every random choice starts (default: 0)."),
-]
-DeviceOption = Annotated[
-    str, typer.Option("--device", help="Where the network runs: cpu, cuda or cuda:N.")
-]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option("--threads", min=1, help="Cores to use.", show_default="all of them"),
-]
-CacheOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache",
-        metavar="DIR",
-        help="Keeps proposals and conv maps, by content; commands may share one.",
-    ),
-]
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="A model file, or the name of a shipped one (see `sppdet models`); several with +"
-        " between count as one.",
-    ),
-]
+Config = TypeVar("Config", bound="Settings")
+Item = TypeVar("Item", bound=Hashable)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """What the user said of a data set."""
+    """A data set as the options of a command name it."""
 
     data: Path
     split: str
@@ -115,27 +43,23 @@ class DataSource:
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """The chosen classes; None for all."""
-        if self.classes is None:
-            return None
-        return tuple(name.strip() for name in self.classes.split(","))
+        chosen = self.classes
+        return None if chosen is None else tuple(name.strip() for name in chosen.split(","))
+
+    @property
+    def file_split(self) -> str:
+        """Name of the split in the names of result files."""
+        return self.data.stem if self.is_coco else Path(self.split).stem
 
     def load(self, problems: list[SppdetError] | None = None) -> Dataset:
-        """The data set; raises DatasetError or AnnotationError as its reader does.
+        """Load the data set; raises DatasetError or AnnotationError as its reader does.
 
         With `problems`, what is wrong with single images of a VOC folder is gathered there.
         """
         from sppdet.datasets import load_coco, load_voc
 
         names = self.class_names
-        if self.is_coco:
-            if self.images is None:
-                raise DatasetError(
-                    "a COCO file does not say where its images are",
-                    where=self.data,
-                    mend="add --images DIR",
-                )
-            dataset = load_coco(self.data, self.images, names, ignore_unknown=names is not None)
-        else:
+        if not self.is_coco:
             dataset = load_voc(
                 self.data,
                 self.split,
@@ -144,33 +68,86 @@ class DataSource:
                 ignore_unknown=names is not None,
                 problems=problems,
             )
+        elif self.images is None:
+            raise DatasetError(
+                "a COCO file does not say where its images are",
+                path=self.data,
+                hint="add --images DIR",
+            )
+        else:
+            dataset = load_coco(self.data, self.images, names, ignore_unknown=names is not None)
         if self.limit is None or self.limit >= len(dataset):
             return dataset
         first = dataset.samples[: self.limit]
         return replace(dataset, name=f"{dataset.name}, first {self.limit}", samples=first)
 
 
-def settings(config: Path | None, changes: Sequence[str] | None, seed: int | None) -> Config:
-    """The settings that `--config`, `--set` and `--seed` ask for, in this order."""
-    from sppdet.config import load_config
+def load_config(
+    cls: type[Config],
+    config: Path | None,
+    changes: Sequence[str] | None,
+    seed: int | None = None,
+) -> Config:
+    """Load the settings that `--config`, `--set` and `--seed` ask for, in this order."""
+    from sppdet.core.settings import load
 
-    overrides = list(changes or ())
-    return load_config(config, overrides if seed is None else [*overrides, f"seed={seed}"])
+    return load(cls, config, [*(changes or ()), *([] if seed is None else [f"seed={seed}"])])
 
 
 def load_detector(
     model: str, device: str, config: Path | None = None, changes: Sequence[str] | None = None
-) -> Detector:
-    """The detector, with those settings changed that need no training.
+) -> Detector | Ensemble:
+    """Load a model under changed settings; ConfigError for those that training fixed."""
+    from sppdet.detection import ensemble
 
-    Raises:
-        ConfigError: a change to a setting that the model was trained with.
+    detector = ensemble.load_detector(model, device=checked_device(device))
+    return detector.configure(config, changes or ())
+
+
+def attempt(work: Callable[[Item], Result]) -> Callable[[Item], Result | SppdetError]:
+    """Wrap a function so that it returns an SppdetError instead of raising it."""
+
+    def wrapped(item: Item) -> Result | SppdetError:
+        try:
+            return work(item)
+        except SppdetError as error:
+            return error
+
+    return wrapped
+
+
+class Failures(Generic[Item]):
+    """Errors of single items of a batch, each printed when it occurs.
+
+    Attributes:
+        errors: by item, in their order.
     """
-    from sppdet.config import load_config
-    from sppdet.detector import Detector
 
-    detector = Detector.load(model, device=checked_device(device))
-    return detector.with_settings(load_config(config, changes or (), detector.config))
+    def __init__(self) -> None:
+        self.errors: dict[Item, SppdetError] = {}
+
+    def skip(
+        self, outcomes: Iterable[tuple[Item, Result | SppdetError]], advance: Advance
+    ) -> Iterator[tuple[Item, Result]]:
+        """Yield what is no error; print and keep the errors; count both as done."""
+        for item, outcome in outcomes:
+            advance(1)
+            if isinstance(outcome, SppdetError):
+                self.add(item, outcome)
+            else:
+                yield item, outcome
+
+    def add(self, item: Item, error: SppdetError) -> None:
+        """Print and keep the error of an item, unless it is known."""
+        if item not in self.errors:
+            warn(str(error))
+            self.errors[item] = error
+
+    def finish(self, problem: str) -> None:
+        """Say in one line how many failed, and leave with exit code 1, if any did."""
+        if self.errors:
+            warn(f"{len(self.errors)} {problem}")
+            raise typer.Exit(1)
 
 
 def use_threads(threads: int | None) -> None:
@@ -185,7 +162,7 @@ def use_threads(threads: int | None) -> None:
 
 
 def checked_device(device: str) -> str:
-    """The device; SppdetError where PyTorch has none of that name."""
+    """Return the device; SppdetError where PyTorch has none of that name."""
     import torch
 
     try:
@@ -194,7 +171,7 @@ def checked_device(device: str) -> str:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0].partition(".")[0]
         raise SppdetError(
-            f"cannot use the device {device!r} ({reason})", mend="use --device cpu"
+            f"cannot use the device {device!r} ({reason})", hint="use --device cpu"
         ) from None
     return device
 
@@ -212,9 +189,9 @@ def peak_memory() -> float | None:
     return max(peaks) * unit / 1e9
 
 
-def costs(seconds: float) -> str:
-    """Time and peak memory in words."""
-    from sppdet.progress import duration
+def format_cost(seconds: float) -> str:
+    """Format time and peak memory in words."""
+    from sppdet.core.progress import duration
 
     memory = peak_memory()
     peak = "" if memory is None else f", {memory:.1f} GB of memory at most"
@@ -222,13 +199,5 @@ def costs(seconds: float) -> str:
 
 
 def warn(message: str) -> None:
-    """A line on standard error."""
+    """Print a line on standard error."""
     print(f"sppdet: {message}", file=sys.stderr, flush=True)
-
-
-def examples(*pairs: tuple[str, str]) -> str:
-    """The foot of a help text: commands to copy, each under what it is for."""
-    lines = [
-        f"[dim]{why}[/dim]\n\n  {command}" if why else f"  {command}" for why, command in pairs
-    ]
-    return "\n\n".join(["[bold]Examples[/bold]", *lines])

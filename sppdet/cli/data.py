@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sppdet.cli.common import (
-    ClassesOption,
-    DataArgument,
-    DataSource,
-    ImagesOption,
-    YearOption,
-    examples,
-    warn,
-)
-from sppdet.errors import DatasetError, SppdetError
+from sppdet.cli.common import DataSource, Failures, attempt
+from sppdet.cli.options import ClassesOption, DataArgument, ImagesOption, YearOption, examples
+from sppdet.core.errors import DatasetError, SppdetError
 
 if TYPE_CHECKING:
-    from sppdet.types import Dataset, Sample
+    from sppdet.core.types import Dataset
 
 data = typer.Typer(no_args_is_help=True, help="Get, make and check data sets.")
 
@@ -44,22 +39,11 @@ def download(
 ) -> None:
     """Download Pascal VOC from its own server.
 
-    Checked against pinned SHA-256 sums; a download that was cut off goes on where it stopped.
+    Checked against pinned SHA-256 sums before it is unpacked.
     """
-    from sppdet.datasets import ARCHIVES, download_voc
-    from sppdet.progress import terminal_progress
+    from sppdet.datasets import download_voc
 
-    megabyte = 1_000_000
-    shown = 0
-    size = ARCHIVES[which].size // megabyte if which in ARCHIVES else 0
-    with terminal_progress().task(f"VOC {which} (MB)", size) as advance:
-
-        def tell(done: int, total: int) -> None:
-            nonlocal shown
-            advance(done // megabyte - shown)
-            shown = done // megabyte
-
-        folder = download_voc(to, which, progress=tell)
+    folder = download_voc(to, which, progress=sys.stderr.isatty())
     typer.echo(f"{folder}")
 
 
@@ -105,28 +89,32 @@ def check(
     classes: ClassesOption = None,
 ) -> None:
     """Read every annotation and image of a data set, name what is wrong, count what is there."""
+    from sppdet.core.images import read_sample
+    from sppdet.core.progress import terminal_progress
+
     chosen = DataSource(source, split or "", year, images, classes)
-    names = [split] if split is not None else _splits(chosen)
-    bad: dict[str, None] = {}
+    failures: Failures[str | Path] = Failures()
     read: set[Path] = set()
-    for name in names:
+    for name in [split] if split is not None else _splits(chosen):
         problems: list[SppdetError] = []
         try:
-            dataset = DataSource(source, name, year, images, classes).load(problems)
+            dataset = replace(chosen, split=name).load(problems)
         except SppdetError as error:
-            bad[str(error)] = None
+            failures.add(str(error), error)
             continue
-        bad |= dict.fromkeys(str(problem) for problem in problems)
-        unread = [sample for sample in dataset if sample.path not in read]
-        bad |= dict.fromkeys(_bad_images(dataset.name, unread))
-        read |= {sample.path for sample in unread}
-        typer.echo(_counts(dataset))
-    for message in bad:
-        warn(message)
-    if len(bad) > 1:
-        warn(f"{source}: {len(bad)} problems")
-    if bad:
+        for problem in problems:
+            failures.add(str(problem), problem)
+        unread = {sample.path: sample for sample in dataset if sample.path not in read}
+        read |= unread.keys()
+        label = f"{dataset.name}: reading images"
+        with terminal_progress().task(label, len(unread)) as advance:
+            outcomes = ((path, attempt(read_sample)(sample)) for path, sample in unread.items())
+            for _ in failures.skip(outcomes, advance):
+                pass
+        typer.echo(_format_counts(dataset))
+    if len(failures.errors) == 1:  # It has been printed; a sum would say it again.
         raise typer.Exit(1)
+    failures.finish(f"problems in {source}")
 
 
 @data.command(
@@ -143,7 +131,7 @@ def crops(
     out: Annotated[
         Path,
         typer.Argument(
-            metavar="OUT", help="Gets a folder a split, in it one a class.", show_default=False
+            metavar="OUT", help="Gets a folder per split, in it one per class.", show_default=False
         ),
     ],
     split: Annotated[
@@ -165,10 +153,10 @@ def crops(
     classes: ClassesOption = None,
 ) -> None:
     """Cut the objects out of a data set, into a folder for each class."""
+    from sppdet.core.progress import terminal_progress
     from sppdet.datasets import write_object_crops
-    from sppdet.progress import terminal_progress
 
-    bad = 0
+    failures: Failures[str] = Failures()
     for name in split or ["train"]:
         dataset = DataSource(source, name, year, images, classes).load()
         folder = out / Path(name).stem
@@ -181,19 +169,16 @@ def crops(
             progress=terminal_progress(),
         )
         for problem in counts.problems:
-            warn(str(problem))
-        bad += len(counts.problems)
+            failures.add(str(problem), problem)
         typer.echo(f"{folder}: {sum(counts.crops.values())} objects, {counts.left_out} left out")
         width = max(len(one) for one in counts.crops)
         for one, count in counts.crops.items():
             typer.echo(f"  {one:<{width}}  {count:>6}")
-    if bad:
-        warn(f"{bad} images could not be used")
-        raise typer.Exit(1)
+    failures.finish("images could not be used")
 
 
 def _splits(source: DataSource) -> list[str]:
-    """The names of all splits; a COCO file is one, without a name."""
+    """List the names of all splits; a COCO file is one, without a name."""
     from sppdet.datasets import voc_folder, voc_splits
 
     if source.is_coco:
@@ -203,29 +188,14 @@ def _splits(source: DataSource) -> list[str]:
     if not names:
         raise DatasetError(
             "has no splits",
-            where=folder,
-            mend="write image ids, one a line, to ImageSets/Main/train.txt",
+            path=folder,
+            hint="write image ids, one per line, to ImageSets/Main/train.txt",
         )
     return names
 
 
-def _bad_images(name: str, samples: list[Sample]) -> list[str]:
-    from sppdet.images import read_sample
-    from sppdet.progress import terminal_progress
-
-    messages = []
-    with terminal_progress().task(f"{name}: reading images", len(samples)) as advance:
-        for sample in samples:
-            try:
-                read_sample(sample)
-            except SppdetError as error:
-                messages.append(str(error))
-            advance(1)
-    return messages
-
-
-def _counts(dataset: Dataset) -> str:
-    """The images and objects of a data set, one line a class."""
+def _format_counts(dataset: Dataset) -> str:
+    """Format the numbers of images and objects of a data set, one line per class."""
     objects: Counter[int] = Counter()
     difficult: Counter[int] = Counter()
     holding: Counter[int] = Counter()

@@ -5,36 +5,38 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sppdet.cli.common import (
+from sppdet.cli.common import Failures, attempt, load_detector, use_threads
+from sppdet.cli.options import (
     ConfigOption,
     DeviceOption,
+    ImagesArgument,
+    MaxPixelsOption,
     ModelOption,
     SetOption,
     ThreadsOption,
     examples,
-    load_detector,
-    use_threads,
-    warn,
 )
-from sppdet.errors import ImageError, SppdetError
+from sppdet.core.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
-    from sppdet.detector import Detector
-    from sppdet.progress import Progress
-    from sppdet.types import Detections, ImageArray
+    from sppdet.core.progress import Progress
+    from sppdet.core.types import Detections, ImageArray
+    from sppdet.detection.detector import Detector
+    from sppdet.detection.ensemble import Ensemble
+    from sppdet.detection.rcnn import RcnnDetector
 
 JPEG_QUALITY = 92
 
 
 class Mode(StrEnum):
-    """How a region comes by its features."""
+    """Source of a region's features: the map of its image, or a map of its own."""
 
     SPP = "spp"
     RCNN = "rcnn"
@@ -50,6 +52,8 @@ def register(app: typer.Typer) -> None:
                 "sppdet detect photos/ 'more/*.png' --json out.json",
             ),
             ("only what the detector is sure of", "sppdet detect photos/ --threshold 0.5"),
+            ("quicker, or better", "sppdet detect photos/ --model fast"),
+            ("", "sppdet detect photos/ --model balanced"),
             ("your own model", "sppdet detect photos/ --model runs/shapes/model.safetensors"),
             ("as R-CNN would, for comparison", "sppdet detect cat.jpg --mode rcnn"),
         )
@@ -57,14 +61,7 @@ def register(app: typer.Typer) -> None:
 
 
 def detect(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="IMAGE..",
-            help="Image files, folders of them, or quoted patterns such as 'trip/**/*.jpg'.",
-            show_default=False,
-        ),
-    ],
+    inputs: ImagesArgument,
     model: ModelOption = "default",
     out: Annotated[
         Path | None,
@@ -81,10 +78,7 @@ def detect(
             show_default="the model's own",
         ),
     ] = None,
-    max_pixels: Annotated[
-        int | None,
-        typer.Option(min=1, help="Refuse larger images.", show_default="89 million"),
-    ] = None,
+    max_pixels: MaxPixelsOption = None,
     mode: Annotated[
         Mode,
         typer.Option(
@@ -101,61 +95,62 @@ def detect(
 
     A file that cannot be read is named, the others are done, and the exit code is 1.
     """
-    from sppdet.images import find_images
-    from sppdet.progress import terminal_progress
-    from sppdet.warmup import warm_up
+    from sppdet.core.images import MAX_PIXELS, find_images, read_image
+    from sppdet.core.jit import warm_up
+    from sppdet.core.progress import terminal_progress
 
     paths = find_images(inputs)
     targets = None if out is None else _targets(out, paths)
     use_threads(threads)
-    detector = load_detector(model, device, config, changes)
-    least = detector.config.detection.display_threshold if threshold is None else threshold
     progress = terminal_progress()
+    detector = _in_mode(mode, load_detector(model, device, config, changes), progress)
+    least = detector.config.detection.display_threshold if threshold is None else threshold
     warm_up(announce=progress.say)
-    detects = _in_mode(mode, detector, progress)
-    records: list[dict[str, Any]] = []
-    with progress.task("detect", len(paths)) as advance:
-        for path in paths:
-            try:
-                image = _read(path, max_pixels)
-                start = time.perf_counter()
-                found = detects(image).above(least)
-            except SppdetError as error:
-                warn(str(error))
-                records.append({"file": str(path), "error": str(error)})
-            else:
-                typer.echo(_told(path, found, time.perf_counter() - start))
-                records.append(_record(path, image, found))
-                if targets is not None:
-                    _write_drawn(targets[path], image, found)
-            advance(1)
+
+    def work(path: Path) -> tuple[ImageArray, Detections, float]:
+        image = read_image(path, max_pixels=MAX_PIXELS if max_pixels is None else max_pixels)
+        start = time.perf_counter()
+        return image, detector.detect(image).above(least), time.perf_counter() - start
+
+    failures: Failures[Path] = Failures()
+    records: dict[Path, dict[str, Any]] = {}
+    with progress.task("detecting", len(paths)) as advance:
+        outcomes = ((path, attempt(work)(path)) for path in paths)
+        for path, (image, found, seconds) in failures.skip(outcomes, advance):
+            typer.echo(_format_detections(path, found, seconds))
+            records[path] = _record(image, found)
+            if targets is not None:
+                _write_drawn(targets[path], image, found)
     if json_file is not None:
-        _write_json(json_file, model, least, detector.classes, records)
-    _finish(records, out, json_file)
+        records |= {path: {"error": str(error)} for path, error in failures.errors.items()}
+        images = [{"file": str(path), **records[path]} for path in paths]
+        _write_json(json_file, model, least, detector.classes, images)
+    written = [str(place) for place in (out, json_file) if place is not None]
+    where = f"; written to {' and '.join(written)}" if written else ""
+    objects = sum(len(record.get("detections", ())) for record in records.values())
+    typer.echo(f"{objects} objects in {len(paths) - len(failures.errors)} images{where}")
+    failures.finish(f"of {len(paths)} images could not be read")
 
 
 def _in_mode(
-    mode: Mode, detector: Detector, progress: Progress
-) -> Callable[[ImageArray], Detections]:
-    """What finds the objects of an image."""
+    mode: Mode, detector: Detector | Ensemble, progress: Progress
+) -> Detector | Ensemble | RcnnDetector:
+    """Wrap a model for `--mode rcnn`; ConfigError for several models in one."""
     if mode is Mode.SPP:
-        return detector.detect
-    from sppdet.rcnn import RcnnDetector
+        return detector
+    from sppdet.detection.detector import Detector
+    from sppdet.detection.rcnn import RcnnDetector
 
-    return RcnnDetector(detector, progress=progress).detect
-
-
-def _read(path: Path, max_pixels: int | None) -> ImageArray:
-    from sppdet.images import MAX_PIXELS, read_image
-
-    return read_image(path, max_pixels=MAX_PIXELS if max_pixels is None else max_pixels)
+    if not isinstance(detector, Detector):
+        raise ConfigError("--mode rcnn takes one model", hint="name a single one with --model")
+    return RcnnDetector(detector, progress=progress)
 
 
 def _targets(folder: Path, paths: Sequence[Path]) -> dict[Path, Path]:
-    """Where each image's drawing goes: names are kept apart, and no input is written over."""
+    """Choose a file for each image's drawing: names are kept apart, no input is written over."""
     if any(path.resolve().parent == folder.resolve() for path in paths):
         raise ImageError(
-            "holds images to be read", where=folder, mend="name another folder with --out"
+            "holds images to be read", path=folder, hint="name another folder with --out"
         )
     taken: Counter[str] = Counter()
     targets = {}
@@ -168,8 +163,8 @@ def _targets(folder: Path, paths: Sequence[Path]) -> dict[Path, Path]:
     return targets
 
 
-def _told(path: Path, found: Detections, seconds: float) -> str:
-    """What was found, one object a line: class, score, and box in pixels."""
+def _format_detections(path: Path, found: Detections, seconds: float) -> str:
+    """Format detections, one object per line: class, score, and box in pixels."""
     lines = [f"{path}: {len(found)} found in {seconds:.2f} s"]
     width = max((len(one.name) for one in found), default=0)
     for one in found:
@@ -178,52 +173,32 @@ def _told(path: Path, found: Detections, seconds: float) -> str:
     return "\n".join(lines)
 
 
-def _record(path: Path, image: ImageArray, found: Detections) -> dict[str, Any]:
-    return {
-        "file": str(path),
-        "width": image.shape[1],
-        "height": image.shape[0],
-        "detections": [
-            {"class": one.name, "score": one.score, "box": list(one.box)} for one in found
-        ],
-    }
+def _record(image: ImageArray, found: Detections) -> dict[str, Any]:
+    objects = [{"class": one.name, "score": one.score, "box": list(one.box)} for one in found]
+    return {"width": image.shape[1], "height": image.shape[0], "detections": objects}
 
 
 def _write_drawn(path: Path, image: ImageArray, found: Detections) -> None:
     from PIL import Image
 
-    from sppdet.files import atomic_write_bytes
-    from sppdet.visualise import draw
+    from sppdet.core.files import atomic_write_bytes
+    from sppdet.detection.visualize import draw_detections
 
     stream = io.BytesIO()
-    Image.fromarray(draw(image, found)).save(stream, "JPEG", quality=JPEG_QUALITY)
+    Image.fromarray(draw_detections(image, found)).save(stream, "JPEG", quality=JPEG_QUALITY)
     atomic_write_bytes(path, stream.getvalue())
 
 
 def _write_json(
-    path: Path, model: str, threshold: float, classes: Sequence[str], records: list[dict[str, Any]]
+    path: Path, model: str, threshold: float, classes: Sequence[str], images: list[dict[str, Any]]
 ) -> None:
-    from sppdet.files import atomic_write_json
+    from sppdet.core.files import atomic_write_json
 
-    atomic_write_json(
-        path,
-        {
-            "model": model,
-            "threshold": threshold,
-            "classes": list(classes),
-            "box": "x1, y1, x2, y2 in pixels, from 0, x2 and y2 not included",
-            "images": records,
-        },
-    )
-
-
-def _finish(records: list[dict[str, Any]], out: Path | None, json_file: Path | None) -> None:
-    """Say what was done, and leave with 1 if a file was bad."""
-    failed = sum("error" in record for record in records)
-    objects = sum(len(record.get("detections", ())) for record in records)
-    written = [str(place) for place in (out, json_file) if place is not None]
-    where = f"; written to {' and '.join(written)}" if written else ""
-    typer.echo(f"{objects} objects in {len(records) - failed} images{where}")
-    if failed:
-        warn(f"{failed} of {len(records)} images could not be read")
-        raise typer.Exit(1)
+    document = {
+        "model": model,
+        "threshold": threshold,
+        "classes": list(classes),
+        "box": "x1, y1, x2, y2 in pixels, from 0, x2 and y2 not included",
+        "images": images,
+    }
+    atomic_write_json(path, document)

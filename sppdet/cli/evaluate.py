@@ -1,4 +1,4 @@
-"""`sppdet evaluate`: how good a model, or a set of result files, is on a data set."""
+"""`sppdet evaluate`: average precision of a model, or of result files, on a data set."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sppdet.cli.common import (
+from sppdet.cli.common import DataSource, format_cost, load_detector, use_threads, warn
+from sppdet.cli.options import (
     CacheOption,
     ClassesOption,
     ConfigOption,
     DataArgument,
-    DataSource,
     DeviceOption,
     ImagesOption,
     LimitOption,
@@ -24,16 +24,11 @@ from sppdet.cli.common import (
     SplitOption,
     ThreadsOption,
     YearOption,
-    costs,
     examples,
-    load_detector,
-    use_threads,
-    warn,
 )
 
 if TYPE_CHECKING:
-    from sppdet.detector import Detector
-    from sppdet.types import Dataset, Detections
+    from sppdet.core.types import Dataset, Detections
 
 REPORT = "report.json"
 
@@ -89,7 +84,7 @@ def evaluate(
     """Measure average precision (AP), class by class, as the Pascal VOC devkit does.
 
     With --cache, an interrupted evaluation goes on where it stopped; that takes about 0.6 MB
-    of disk an image.
+    of disk per image.
 
     Writes VOC result files (comp4_det_*) and a report, and prints the table.
     """
@@ -98,54 +93,44 @@ def evaluate(
     if results is not None:
         detections = _read_results(results, chosen, dataset)
     else:
+        from sppdet.core.jit import warm_up
+        from sppdet.core.progress import terminal_progress
+        from sppdet.detection.dataset_inference import detect_dataset
+
         use_threads(threads)
         detector = load_detector(model, device, config, changes)
-        _warn_of_known_images(model, dataset)
+        _warn_of_training_images(model, dataset)
+        progress = terminal_progress()
+        warm_up(announce=progress.say)
         start = time.perf_counter()
-        detections = _detect(detector, dataset, cache, threads or 0)
+        detections = detect_dataset(detector, dataset, cache, progress, workers=threads or 0)
         _write_detections(out, chosen, dataset, detections)
-        typer.echo(f"{len(dataset)} images detected in {costs(time.perf_counter() - start)}\n")
+        seconds = time.perf_counter() - start
+        typer.echo(f"{len(dataset)} images detected in {format_cost(seconds)}\n")
     as_coco = chosen.is_coco if coco is None else coco
     report = _report(dataset, detections, coco=as_coco, errors=errors, thresholds=thresholds)
     report["source"] = model if results is None else str(results)
 
-    from sppdet.files import atomic_write_json
+    from sppdet.core.files import atomic_write_json
 
     atomic_write_json(out / REPORT, report)
     typer.echo(f"\nwritten to {out}")
 
 
-def _warn_of_known_images(model: str, dataset: Dataset) -> None:
-    """Says so if the model has been trained on the images that are to judge it."""
-    from sppdet.modelnames import training_sets
+def _warn_of_training_images(model: str, dataset: Dataset) -> None:
+    """Warn if one of the model's networks was trained on images of the data set."""
+    from sppdet.detection.model_zoo import training_datasets
 
     name = dataset.name.partition(",")[0]
-    for trained in training_sets(model):
+    for trained in training_datasets(model):
         whole, _, split = trained.partition(",")[0].rpartition(" ")
         parts = ("train", "val", "trainval") if split == "trainval" else (split,)
         if name in {f"{whole} {part}" for part in parts}:
             warn(f"{model} was trained on {trained}: figures on {name} say nothing of new images")
 
 
-def _detect(
-    detector: Detector, dataset: Dataset, cache: Path | None, workers: int
-) -> Mapping[str, Detections]:
-    from sppdet.batch import detect_dataset
-    from sppdet.progress import terminal_progress
-    from sppdet.warmup import warm_up
-
-    progress = terminal_progress()
-    warm_up(announce=progress.say)
-    return detect_dataset(detector, dataset, cache, progress, workers=workers)
-
-
-def _file_split(source: DataSource) -> str:
-    """What the split is called in the names of result files."""
-    return source.data.stem if source.is_coco else Path(source.split).stem
-
-
 def _category_ids(source: DataSource, dataset: Dataset) -> list[int] | None:
-    """The COCO file's own category ids, in the order of the classes; None for a VOC folder."""
+    """List the COCO file's own category ids, in the order of the classes; None for a VOC folder."""
     if not source.is_coco:
         return None
     categories = json.loads(source.data.read_bytes())["categories"]
@@ -154,21 +139,21 @@ def _category_ids(source: DataSource, dataset: Dataset) -> list[int] | None:
 
 
 def _read_results(results: Path, source: DataSource, dataset: Dataset) -> Mapping[str, Detections]:
-    from sppdet.evaluation.coco_files import read_coco_detections
-    from sppdet.evaluation.voc_files import read_voc_detections
+    from sppdet.evaluation.coco_results import read_coco_detections
+    from sppdet.evaluation.voc_results import read_voc_detections
 
     if results.suffix.lower() == ".json":
         return read_coco_detections(results, dataset, category_ids=_category_ids(source, dataset))
-    return read_voc_detections(results, dataset, split=_file_split(source))
+    return read_voc_detections(results, dataset, split=source.file_split)
 
 
 def _write_detections(
     out: Path, source: DataSource, dataset: Dataset, detections: Mapping[str, Detections]
 ) -> None:
-    from sppdet.evaluation.coco_files import write_coco_detections
-    from sppdet.evaluation.voc_files import write_voc_detections
+    from sppdet.evaluation.coco_results import write_coco_detections
+    from sppdet.evaluation.voc_results import write_voc_detections
 
-    write_voc_detections(out, dataset, detections, split=_file_split(source))
+    write_voc_detections(out, dataset, detections, split=source.file_split)
     if source.is_coco:
         ids = _category_ids(source, dataset)
         write_coco_detections(out / "detections.json", dataset, detections, category_ids=ids)
@@ -182,10 +167,9 @@ def _report(
     errors: bool,
     thresholds: bool,
 ) -> dict[str, Any]:
-    """Prints the tables that were asked for; the same figures as a JSON-able dict."""
-    from sppdet.evaluation.coco import evaluate_coco
-    from sppdet.evaluation.errors import analyse_errors
-    from sppdet.evaluation.report import (
+    """Print the tables that were asked for; return the same figures as a JSON-able dict."""
+    from sppdet.evaluation.coco_ap import evaluate_coco
+    from sppdet.evaluation.detection_report import (
         coco_dict,
         coco_table,
         errors_dict,
@@ -195,7 +179,8 @@ def _report(
         voc_dict,
         voc_table,
     )
-    from sppdet.evaluation.voc import evaluate_voc
+    from sppdet.evaluation.error_analysis import analyze_errors
+    from sppdet.evaluation.voc_ap import evaluate_voc
 
     voc = evaluate_voc(dataset, detections)
     typer.echo(voc_table(voc))
@@ -208,7 +193,7 @@ def _report(
         typer.echo(f"\n{coco_table(figures)}")
         report["coco"] = coco_dict(figures, dataset.classes)
     if errors:
-        analysis = analyse_errors(dataset, detections)
+        analysis = analyze_errors(dataset, detections)
         typer.echo(f"\n{errors_table(analysis)}")
         report["errors"] = errors_dict(analysis)
     return report

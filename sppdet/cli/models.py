@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sppdet.cli.common import examples
+from sppdet.cli.options import examples
 
 if TYPE_CHECKING:
-    from sppdet.modelnames import ModelInfo
+    from sppdet.detection.model_zoo import ModelInfo, Preset
 
 
 def register(app: typer.Typer) -> None:
@@ -23,22 +24,42 @@ def register(app: typer.Typer) -> None:
 
 
 def models() -> None:
-    """List the models that come with the package: size, classes, training data, description."""
-    from sppdet.modelnames import list_models, list_presets
+    """List the models that come with the package, and the presets: models under other settings."""
+    from sppdet.detection.model_zoo import list_models, list_presets
 
     found = list_models()
     for model in found:
-        typer.echo(_told(model))
+        typer.echo(_format_model(model))
     for preset in list_presets():
-        typer.echo(f"{preset.name}: {preset.base} under the settings in {preset.path.name}")
+        typer.echo(_format_preset(preset))
     if not found:
         typer.echo("none; train one with: sppdet train DATA --run DIR")
 
 
-def _told(model: ModelInfo) -> str:
+def _format_model(model: ModelInfo) -> str:
     """Two lines, or one for a model without a description."""
     facts = [f"{model.size_bytes / 1e6:.1f} MB", f"{len(model.classes)} classes"]
     if model.trained_on:
         facts.append(f"trained on {model.trained_on}")
     first = f"{model.name}: {', '.join(facts)}"
     return f"{first}\n  {model.description}" if model.description else first
+
+
+def _format_preset(preset: Preset) -> str:
+    """One line: its models, each with settings of its own, and the settings of all."""
+    members = zip(preset.models, preset.own_settings, strict=True)
+    models = [f"{name} ({_format_settings(own)})" if own else name for name, own in members]
+    common = f", with {_format_settings(preset.settings)}" if preset.settings else ""
+    return f"{preset.name}: {' + '.join(models)}{common}"
+
+
+def _format_settings(tables: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in _flatten(tables))
+
+
+def _flatten(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tables.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

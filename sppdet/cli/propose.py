@@ -1,36 +1,32 @@
-"""`sppdet propose`: the boxes that a detector looks at, and how many objects they cover."""
+"""`sppdet propose`: the boxes that a detector scores, and the share of objects they cover."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sppdet.cli.common import (
+from sppdet.cli.common import DataSource, Failures, format_cost, load_config, use_threads
+from sppdet.cli.options import (
     CacheOption,
     ConfigOption,
-    DataSource,
     ImagesOption,
     LimitOption,
     SetOption,
     ThreadsOption,
     YearOption,
-    costs,
     examples,
-    settings,
-    use_threads,
-    warn,
 )
-from sppdet.errors import DatasetError, SppdetError
+from sppdet.core.errors import DatasetError
 
 if TYPE_CHECKING:
+    from sppdet.core.types import Dataset, FloatArray
     from sppdet.proposals import Proposer
-    from sppdet.types import Dataset, FloatArray
 
-# Recall is told for the first so many proposals of each image, and for all.
+# Recall is measured for the first so many proposals of each image, and for all.
 LIMITS = (100, 500, 1000, None)
 
 
@@ -72,75 +68,75 @@ def propose(
 ) -> None:
     """Propose boxes by selective search, on all cores.
 
-    On a data set, also tell the share of objects that the boxes cover.
+    On a data set, also measure the share of objects that the boxes cover.
     """
-    from sppdet.images import find_images
+    from sppdet.core.images import find_images
     from sppdet.proposals import make_proposer
+    from sppdet.training.config import TrainingConfig
 
     if split is not None and len(inputs) > 1:
-        raise DatasetError("--split goes with one data set", mend="name one folder or COCO file")
+        raise DatasetError("--split goes with one data set", hint="name one folder or COCO file")
     dataset = (
         None
         if split is None
         else DataSource(Path(inputs[0]), split, year, images, None, limit).load()
     )
     paths = find_images(inputs) if dataset is None else [sample.path for sample in dataset]
-    proposer = make_proposer(settings(config, changes, None).proposals)
+    proposer = make_proposer(load_config(TrainingConfig, config, changes).proposals)
     use_threads(threads)
+    failures: Failures[Path] = Failures()
     start = time.perf_counter()
-    found = _propose_all(paths, proposer, cache, threads or 0)
+    boxes = _propose_all(paths, proposer, cache, threads or 0, failures)
     seconds = time.perf_counter() - start
-    boxes = [one for one in found if not isinstance(one, SppdetError)]
-    mean = sum(len(one) for one in boxes) / max(1, len(boxes))
-    typer.echo(f"{len(boxes)} images, {mean:.0f} boxes each, in {costs(seconds)}")
+    mean = sum(len(one) for one in boxes.values()) / max(1, len(boxes))
+    typer.echo(f"{len(boxes)} images, {mean:.0f} boxes each, in {format_cost(seconds)}")
     if json_file is not None:
-        _write_json(json_file, paths, found)
-    if len(boxes) < len(found):
-        warn(f"{len(found) - len(boxes)} of {len(found)} images could not be read")
-        raise typer.Exit(1)
+        _write_json(json_file, paths, boxes, failures)
+    failures.finish(f"of {len(paths)} images could not be read")
     if dataset is not None:
-        _tell_recall(dataset, boxes)
+        _print_recall(dataset, boxes)
 
 
 def _propose_all(
-    paths: Sequence[Path], proposer: Proposer, cache: Path | None, workers: int
-) -> list[FloatArray | SppdetError]:
-    """Each image's boxes, or its error, which is also told."""
-    from sppdet.images import read_image
-    from sppdet.progress import terminal_progress
-    from sppdet.proposals import warm_up
-    from sppdet.proposals.cache import attempt_all
+    paths: Sequence[Path],
+    proposer: Proposer,
+    cache: Path | None,
+    workers: int,
+    failures: Failures[Path],
+) -> dict[Path, FloatArray]:
+    """Propose boxes `float32 (N, 4)` for every readable image."""
+    from sppdet.core.images import read_image
+    from sppdet.core.jit import warm_up
+    from sppdet.core.progress import terminal_progress
+    from sppdet.proposals.proposal_cache import attempt_all
 
     folder = None if cache is None else cache / "proposals"
     progress = terminal_progress()
     warm_up(announce=progress.say)
-    found = []
     with progress.task("proposals", len(paths)) as advance:
-        for _, outcome in attempt_all(paths, read_image, proposer, folder, workers=workers):
-            if isinstance(outcome, SppdetError):
-                warn(str(outcome))
-            found.append(outcome)
-            advance(1)
-    return found
+        outcomes = attempt_all(paths, read_image, proposer, folder, workers=workers)
+        return dict(failures.skip(outcomes, advance))
 
 
-def _tell_recall(dataset: Dataset, boxes: Sequence[FloatArray]) -> None:
-    from sppdet.evaluation.proposals import summarise
-    from sppdet.evaluation.report import proposal_table
+def _print_recall(dataset: Dataset, boxes: Mapping[Path, FloatArray]) -> None:
+    from sppdet.evaluation.detection_report import proposal_table
+    from sppdet.evaluation.proposal_recall import proposal_recall
 
-    by_id = {sample.image_id: one for sample, one in zip(dataset, boxes, strict=True)}
-    typer.echo(proposal_table([summarise(dataset, by_id, limit=limit) for limit in LIMITS]))
+    by_id = {sample.image_id: boxes[sample.path] for sample in dataset}
+    typer.echo(proposal_table([proposal_recall(dataset, by_id, limit=limit) for limit in LIMITS]))
 
 
 def _write_json(
-    path: Path, paths: Sequence[Path], found: Sequence[FloatArray | SppdetError]
+    path: Path,
+    paths: Sequence[Path],
+    boxes: Mapping[Path, FloatArray],
+    failures: Failures[Path],
 ) -> None:
-    from sppdet.files import atomic_write_json
+    from sppdet.core.files import atomic_write_json
 
-    records: list[dict[str, Any]] = []
-    for image, one in zip(paths, found, strict=True):
-        if isinstance(one, SppdetError):
-            records.append({"file": str(image), "error": str(one)})
-        else:
-            records.append({"file": str(image), "boxes": one.tolist()})
-    atomic_write_json(path, {"images": records})
+    records: dict[Path, dict[str, Any]] = {
+        image: {"boxes": one.tolist()} for image, one in boxes.items()
+    }
+    records |= {image: {"error": str(error)} for image, error in failures.errors.items()}
+    images = [{"file": str(image), **records[image]} for image in paths]
+    atomic_write_json(path, {"images": images})

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from sppdet.cli.common import (
+from sppdet.cli.common import DataSource, checked_device, format_cost, load_config, use_threads
+from sppdet.cli.options import (
     CacheOption,
     ClassesOption,
     ConfigOption,
     DataArgument,
-    DataSource,
+    DescriptionOption,
     DeviceOption,
     ImagesOption,
     LimitOption,
@@ -22,11 +23,7 @@ from sppdet.cli.common import (
     SplitOption,
     ThreadsOption,
     YearOption,
-    checked_device,
-    costs,
     examples,
-    settings,
-    use_threads,
 )
 
 
@@ -63,22 +60,22 @@ def train(
     changes: SetOption = None,
     seed: SeedOption = None,
     cache: CacheOption = None,
-    description: Annotated[
-        str, typer.Option("--description", help="One line about the model, kept in its file.")
-    ] = "",
+    description: DescriptionOption = "",
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
 ) -> None:
-    """Train a detector: proposals, conv maps, fine-tuning, SVMs, box regressors, scenes.
+    """Train a detector: fine-tuning, box regression, image context, SVMs with hard negatives.
 
     Each stage is saved in the run's folder. Interrupted, the same command goes on where it
     stopped, and ends in the same model, byte for byte.
     """
-    chosen = settings(config, changes, seed)
+    from sppdet.training.config import TrainingConfig
+
+    chosen = load_config(TrainingConfig, config, changes, seed)
     dataset = DataSource(source, split, year, images, classes, limit).load()
     use_threads(threads)
 
-    from sppdet.progress import terminal_progress
+    from sppdet.core.progress import terminal_progress
     from sppdet.training import train as run_training
 
     objects = sum(len(sample.labels) for sample in dataset)
@@ -96,5 +93,5 @@ def train(
         description=description,
         workers=threads or 0,
     )
-    typer.echo(f"{model}: trained in {costs(time.perf_counter() - start)}")
+    typer.echo(f"{model}: trained in {format_cost(time.perf_counter() - start)}")
     typer.echo(f"now: sppdet detect IMAGE --model {model}")

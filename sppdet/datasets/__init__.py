@@ -1,27 +1,23 @@
-"""Sources of annotated images: each reader gives a `Dataset` of `Sample` values."""
+"""Readers of annotated images: each is a function that returns a `Dataset` of `Sample` values."""
 
 from __future__ import annotations
 
+from sppdet.datasets.class_folders import LabeledImages, load_class_folders
 from sppdet.datasets.coco import load_coco
-from sppdet.datasets.crops import CropCounts, write_object_crops
-from sppdet.datasets.download import ARCHIVES, download_voc
-from sppdet.datasets.folders import LabelledImages, load_class_folders
-from sppdet.datasets.shapes import SYNTHETIC_CLASSES
-from sppdet.datasets.synthetic import make_synthetic_voc
-from sppdet.datasets.voc import VOC_CLASSES, load_voc, read_split, voc_folder, voc_splits
+from sppdet.datasets.object_crops import write_object_crops
+from sppdet.datasets.synthetic import SYNTHETIC_CLASSES, make_synthetic_voc
+from sppdet.datasets.voc import VOC_CLASSES, load_voc, voc_folder, voc_splits
+from sppdet.datasets.voc_download import download_voc
 
 __all__ = [
-    "ARCHIVES",
     "SYNTHETIC_CLASSES",
     "VOC_CLASSES",
-    "CropCounts",
-    "LabelledImages",
+    "LabeledImages",
     "download_voc",
     "load_class_folders",
     "load_coco",
     "load_voc",
     "make_synthetic_voc",
-    "read_split",
     "voc_folder",
     "voc_splits",
     "write_object_crops",

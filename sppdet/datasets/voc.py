@@ -1,22 +1,26 @@
-"""Pascal VOC data sets: a devkit folder, a split, a class list -> a `Dataset`.
+"""Reading Pascal VOC data sets: a devkit folder, a split, a class list -> a `Dataset`.
 
 Layout (VOC devkit documentation, section 5): `Annotations/<id>.xml`, `JPEGImages/<id>.jpg`, and
-splits, one id a line, in `ImageSets/Main/<split>.txt`.
+splits, one id per line, in `ImageSets/Main/<split>.txt`.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from sppdet.datasets.common import ClassList, class_list, confined
-from sppdet.datasets.voc_annotation import VocAnnotation, checked_objects, read_annotation
-from sppdet.errors import DatasetError, SppdetError
-from sppdet.images import IMAGE_SUFFIXES, image_size
-from sppdet.types import Dataset, Sample
+from sppdet.core.errors import DatasetError, SppdetError
+from sppdet.core.images import IMAGE_SUFFIXES, image_size
+from sppdet.core.types import Dataset, Sample
+from sppdet.datasets.annotations import (
+    ClassList,
+    confine_path,
+    make_class_list,
+    make_sample,
+)
+from sppdet.datasets.voc_xml import VocAnnotation, check_objects, read_annotation
 
 VOC_CLASSES: tuple[str, ...] = (
     "aeroplane",
@@ -41,7 +45,7 @@ VOC_CLASSES: tuple[str, ...] = (
     "tvmonitor",
 )
 
-# A data set of other classes names them, one a line, in this file beside its Annotations folder.
+# A data set of other classes names them, one per line, in this file beside its Annotations folder.
 CLASSES_FILE = "classes.txt"
 
 _YEAR_FOLDER = re.compile(r"VOC(\d{4})")
@@ -56,7 +60,7 @@ def load_voc(
     ignore_unknown: bool = False,
     problems: list[SppdetError] | None = None,
 ) -> Dataset:
-    """The split's samples in its order, with half-open boxes in original-image pixels.
+    """Read a split: its samples in order, half-open boxes in original-image pixels.
 
     Args:
         root: a data set folder (with `Annotations`), or a devkit of `VOC<year>` folders.
@@ -77,13 +81,12 @@ def load_voc(
     """
     folder = voc_folder(Path(root), year)
     if classes is None:
-        classes = _classes(folder)
-    names = class_list(classes, ignore_unknown=ignore_unknown)
-    ids = read_split(folder, split)
+        classes = _read_classes(folder)
+    names = make_class_list(classes, ignore_unknown=ignore_unknown)
     samples = []
-    for image_id in ids:
+    for image_id in read_split(folder, split):
         try:
-            samples.append(_sample(folder, image_id, names))
+            samples.append(_read_sample(folder, image_id, names))
         except SppdetError as error:
             if problems is None:
                 raise
@@ -92,7 +95,7 @@ def load_voc(
 
 
 def voc_folder(root: Path, year: int | None = None) -> Path:
-    """The folder that holds `Annotations`: `root`, `root/VOC<year>` or `root/VOCdevkit/VOC<year>`.
+    """Find the folder of `Annotations`: `root`, `root/VOC<year>` or `root/VOCdevkit/VOC<year>`.
 
     Raises:
         DatasetError: none or several fit; lists the years that are there.
@@ -100,10 +103,10 @@ def voc_folder(root: Path, year: int | None = None) -> Path:
     if (root / "Annotations").is_dir():
         named = _YEAR_FOLDER.fullmatch(root.resolve().name)
         if year is not None and named is not None and int(named[1]) != year:
-            raise DatasetError(f"is not VOC {year}", where=root, mend="name its parent folder")
+            raise DatasetError(f"is not VOC {year}", path=root, hint="name its parent folder")
         return root
     if not root.is_dir():
-        raise DatasetError("no such folder", where=root, mend="name a VOCdevkit or VOC folder")
+        raise DatasetError("no such folder", path=root, hint="name a VOCdevkit or VOC folder")
     if (root / "VOCdevkit").is_dir():
         return voc_folder(root / "VOCdevkit", year)
     years = {
@@ -114,28 +117,28 @@ def voc_folder(root: Path, year: int | None = None) -> Path:
     if not years:
         raise DatasetError(
             "holds no VOC data: no Annotations and no VOC<year> folder",
-            where=root,
-            mend="name a VOCdevkit or VOC folder, or download one",
+            path=root,
+            hint="name a VOCdevkit or VOC folder, or download one",
         )
     if year is None and len(years) == 1:
         return next(iter(years.values()))
     if year not in years:
         problem = "holds several years" if year is None else f"has no VOC{year}"
         raise DatasetError(
-            problem, where=root, mend=f"choose year {' or '.join(str(y) for y in years)}"
+            problem, path=root, hint=f"choose year {' or '.join(str(y) for y in years)}"
         )
     return years[year]
 
 
 def voc_splits(folder: Path) -> tuple[str, ...]:
-    """The splits in `ImageSets/Main`, without the devkit's per-class lists such as `dog_train`."""
+    """List the splits in `ImageSets/Main`, without per-class lists such as `dog_train`."""
     stems = sorted(path.stem for path in (folder / "ImageSets" / "Main").glob("*.txt"))
     whole = set(stems)
     return tuple(s for s in stems if "_" not in s or s.rsplit("_", 1)[1] not in whole)
 
 
 def read_split(folder: Path, split: str) -> tuple[str, ...]:
-    """The image ids of a split, in its order.
+    """Read the image ids of a split, in its order.
 
     Raises:
         DatasetError: no such split (the ones that exist are listed), no ids in it, one twice.
@@ -147,32 +150,30 @@ def read_split(folder: Path, split: str) -> tuple[str, ...]:
     except FileNotFoundError:
         have = ", ".join(voc_splits(folder)) or "none"
         raise DatasetError(
-            f"there is no split {split!r}", where=path, mend=f"splits that exist: {have}"
+            f"there is no split {split!r}", path=path, hint=f"splits that exist: {have}"
         ) from None
     except (OSError, ValueError) as error:
         raise DatasetError(
-            f"the split cannot be read ({error})", where=path, mend="give a text file of ids"
+            f"the split cannot be read ({error})", path=path, hint="give a text file of ids"
         ) from None
-    ids = [image_id for line in text.splitlines() if (image_id := _split_line(line))]
+    ids = [image_id for line in text.splitlines() if (image_id := _parse_line(line))]
     if not ids:
-        raise DatasetError("the split lists no images", where=path, mend="write one id a line")
-    seen: set[str] = set()
-    for image_id in ids:
-        if image_id in seen:
-            raise DatasetError(f"lists {image_id} twice", where=path, mend="list each id once")
-        seen.add(image_id)
+        raise DatasetError("the split lists no images", path=path, hint="write one id per line")
+    image_id, count = Counter(ids).most_common(1)[0]
+    if count > 1:
+        raise DatasetError(f"lists {image_id} twice", path=path, hint="list each id once")
     return tuple(ids)
 
 
-def _split_line(line: str) -> str:
-    """The id on a line; "" for a blank line and for an image that a per-class list marks -1."""
+def _parse_line(line: str) -> str:
+    """Read the id on a line; "" for a blank line and an image that a per-class list marks -1."""
     fields = line.split()
     if len(fields) == 2 and fields[1] in ("-1", "0", "1"):
         return "" if fields[1] == "-1" else fields[0]
     return line.strip()
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
+def _read_classes(folder: Path) -> tuple[str, ...]:
     path = folder / CLASSES_FILE
     if not path.is_file():
         return VOC_CLASSES
@@ -180,45 +181,35 @@ def _classes(folder: Path) -> tuple[str, ...]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise DatasetError(
-            f"cannot be read ({error})", where=path, mend="write one class name a line"
+            f"cannot be read ({error})", path=path, hint="write one class name per line"
         ) from None
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def _sample(folder: Path, image_id: str, classes: ClassList) -> Sample:
-    path = confined(folder / "Annotations", f"{image_id}.xml", where=folder)
+def _read_sample(folder: Path, image_id: str, classes: ClassList) -> Sample:
+    path = confine_path(folder / "Annotations", f"{image_id}.xml", path=folder)
     annotation = read_annotation(path)
     image = _image_path(folder / "JPEGImages", image_id, annotation, path)
     width, height = annotation.width, annotation.height
     if width is None or height is None:
         width, height = image_size(image)
-    labels, boxes, difficult = checked_objects(annotation, width, height, classes, where=path)
-    return Sample(
-        image_id=image_id,
-        path=image,
-        width=width,
-        height=height,
-        boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
-        labels=np.array(labels, dtype=np.int64),
-        difficult=np.array(difficult, dtype=np.bool_),
-    )
+    objects = check_objects(annotation, width, height, classes, path=path)
+    return make_sample(image_id, image, (width, height), objects)
 
 
-def _image_path(folder: Path, image_id: str, annotation: VocAnnotation, where: Path) -> Path:
-    """The image by its id, as the devkit does; failing that, by its `<filename>`."""
-    usual = folder / f"{image_id}.jpg"
-    if usual.is_file():
-        return usual
-    for suffix in sorted(IMAGE_SUFFIXES | {s.upper() for s in IMAGE_SUFFIXES}):
-        path = folder / f"{image_id}{suffix}"
-        if path.is_file():
-            return path
+def _image_path(folder: Path, image_id: str, annotation: VocAnnotation, path: Path) -> Path:
+    """Find the image by its id, as the devkit does; failing that, by its `<filename>`."""
+    suffixes = sorted(IMAGE_SUFFIXES | {s.upper() for s in IMAGE_SUFFIXES})
+    for suffix in (".jpg", *suffixes):
+        image = folder / f"{image_id}{suffix}"
+        if image.is_file():
+            return image
     if annotation.filename is not None:
-        path = confined(folder, annotation.filename, where=where)
-        if path.is_file():
-            return path
+        image = confine_path(folder, annotation.filename, path=path)
+        if image.is_file():
+            return image
     raise DatasetError(
         f"the image of {image_id} is missing",
-        where=usual,
-        mend="restore it, or take its id off the split",
+        path=folder / f"{image_id}.jpg",
+        hint="restore it, or take its id off the split",
     )

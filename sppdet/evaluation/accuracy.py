@@ -1,4 +1,4 @@
-"""How often the right class of an image comes first, or is among the first five."""
+"""Top-1 and top-5 accuracy of whole images."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sppdet.datasets import LabelledImages
-from sppdet.errors import EvaluationError
-from sppdet.types import FloatArray, IntArray
+from sppdet.core.errors import EvaluationError
+from sppdet.core.types import FloatArray, IntArray
+from sppdet.datasets import LabeledImages
 
 # The paper's second figure: the right class is among this many best ones.
 TOP = 5
@@ -17,12 +17,12 @@ TOP = 5
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """The figures of images with one class each.
+    """Accuracy on images with one class each.
 
     Attributes:
         dataset: the images' name.
         classes: class names.
-        images, right: how many images a class has, and how many of them it comes first in.
+        images, right: number of images per class, and of those in which it comes first.
         top1, top5: shares in [0, 1] of all images; nan where there are none. `top5` is None where
             five are all the classes, or more.
     """
@@ -35,8 +35,8 @@ class Accuracy:
     top5: float | None
 
 
-def evaluate_accuracy(images: LabelledImages, scores: Mapping[int, FloatArray]) -> Accuracy:
-    """The figures of `scores`: by an image's index, `float (K,)` in the order of the classes.
+def evaluate_accuracy(images: LabeledImages, scores: Mapping[int, FloatArray]) -> Accuracy:
+    """Compute the accuracy of `scores`: by image index, `float (K,)` in the order of classes.
 
     An image without scores counts as wrong. Of equal scores the earlier class ranks first.
     Raises EvaluationError for an index that the images lack, scores of another shape, or nan.
@@ -44,12 +44,12 @@ def evaluate_accuracy(images: LabelledImages, scores: Mapping[int, FloatArray]) 
     ranks = np.full(len(images), len(images.classes), np.int64)
     for index, found in scores.items():
         if not 0 <= index < len(images):
-            raise EvaluationError(f"there is no image {index}", where=images.name)
+            raise EvaluationError(f"there is no image {index}", path=images.name)
         if found.shape != (len(images.classes),) or np.isnan(found).any():
             raise EvaluationError(
                 f"the scores of {images.paths[index]} are not one number for each class",
-                where=images.name,
-                mend="check the model that gave them",
+                path=images.name,
+                hint="check the model that gave them",
             )
         ranks[index] = rank_of(found, int(images.labels[index]))
     counts = np.bincount(images.labels, minlength=len(images.classes))
@@ -65,7 +65,7 @@ def evaluate_accuracy(images: LabelledImages, scores: Mapping[int, FloatArray]) 
 
 
 def rank_of(scores: FloatArray, label: int) -> int:
-    """How many classes rank before `label`."""
+    """Count the classes that rank before `label`."""
     earlier = scores[:label] == scores[label]
     return int((scores > scores[label]).sum() + earlier.sum())
 

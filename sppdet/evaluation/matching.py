@@ -1,4 +1,4 @@
-"""Which detection finds which object: the VOC devkit's matching, one class at a time.
+"""The VOC devkit's matching of detections with objects, one class at a time.
 
 The devkit measures IoU on 1-based boxes whose last pixel is included, with `+ 1` in every side.
 A half-open 0-based box `x1 x2` is `x1+1 x2` there, so that its side `x2 - (x1+1) + 1` is
@@ -14,12 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sppdet.errors import EvaluationError
-from sppdet.types import BoolArray, Dataset, Detections, FloatArray, IntArray
+from sppdet.core.boxes import paired_iou
+from sppdet.core.errors import EvaluationError
+from sppdet.core.types import BoolArray, Dataset, Detections, Float64Array, FloatArray, IntArray
 
-DoubleArray = NDArray[np.float64]
-
-# What became of a detection.
+# Outcomes of a detection.
 TRUE_POSITIVE, DUPLICATE, FALSE_POSITIVE, IGNORED = 0, 1, 2, 3
 
 # Detection-object pairs measured at once: bounds the memory at about 150 MB.
@@ -27,8 +26,8 @@ PAIRS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Objects:
-    """Ground truth of many images, flat, in data set order.
+class FlatGroundTruth:
+    """Objects of many images in flat arrays, in data set order.
 
     Attributes:
         images: `int64 (N,)` position of the object's image in the data set, ascending.
@@ -43,14 +42,16 @@ class Objects:
     def __len__(self) -> int:
         return len(self.images)
 
-    def where(self, keep: BoolArray) -> Objects:
-        """The objects that a boolean mask keeps."""
-        return Objects(self.images[keep], self.boxes[keep], self.labels[keep], self.difficult[keep])
+    def where(self, keep: BoolArray) -> FlatGroundTruth:
+        """Select objects by a boolean mask."""
+        return FlatGroundTruth(
+            self.images[keep], self.boxes[keep], self.labels[keep], self.difficult[keep]
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Candidates:
-    """Detections of many images, flat, in data set order.
+class FlatDetections:
+    """Detections of many images in flat arrays, in data set order.
 
     Attributes:
         images: `int64 (N,)` position of the image in the data set.
@@ -65,41 +66,41 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.images)
 
-    def take(self, index: IntArray) -> Candidates:
-        """The detections at `index`, in its order."""
-        return Candidates(
+    def take(self, index: IntArray) -> FlatDetections:
+        """Select detections by index, in its order."""
+        return FlatDetections(
             self.images[index], self.boxes[index], self.scores[index], self.labels[index]
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassMatches:
-    """One class's detections, best score first, and what became of each.
+    """One class's detections, best score first, and the outcome of each.
 
     Attributes:
-        objects: the class's ground truth.
-        candidates: the class's detections, best score first; ties in data set order.
+        truth: the class's objects.
+        detections: the class's detections, best score first; ties in data set order.
         overlaps: `float64 (N,)` highest IoU with an object of the class in the same image.
-        nearest: `int64 (N,)` that object's index in `objects`, the first of equals; -1 if none.
+        nearest: `int64 (N,)` that object's index in `truth`, the first of equals; -1 if none.
         outcomes: `int8 (N,)` TRUE_POSITIVE, DUPLICATE, FALSE_POSITIVE or IGNORED.
     """
 
-    objects: Objects
-    candidates: Candidates
-    overlaps: DoubleArray
+    truth: FlatGroundTruth
+    detections: FlatDetections
+    overlaps: Float64Array
     nearest: IntArray
     outcomes: NDArray[np.int8]
 
     @property
     def found(self) -> BoolArray:
-        """`bool (len(objects),)`: whether a true positive claims the object."""
-        out = np.zeros(len(self.objects), np.bool_)
+        """`bool (len(truth),)`: True where a true positive claims the object."""
+        out = np.zeros(len(self.truth), np.bool_)
         out[self.nearest[self.outcomes == TRUE_POSITIVE]] = True
         return out
 
 
-def flatten_objects(dataset: Dataset) -> Objects:
-    """The ground truth of a data set.
+def flatten_ground_truth(dataset: Dataset) -> FlatGroundTruth:
+    """Concatenate the objects of a data set.
 
     Raises:
         EvaluationError: an image id occurs twice, or a label is not one of the classes.
@@ -107,12 +108,12 @@ def flatten_objects(dataset: Dataset) -> Objects:
     samples = dataset.samples
     if len({sample.image_id for sample in samples}) < len(samples):
         raise EvaluationError(
-            "an image id occurs twice", where=dataset.name, mend="list each image once"
+            "an image id occurs twice", path=dataset.name, hint="list each image once"
         )
     labels = np.concatenate([np.zeros(0, np.int64), *(s.labels for s in samples)])
     if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < len(dataset.classes):
-        raise EvaluationError("an object's label is not one of the classes", where=dataset.name)
-    return Objects(
+        raise EvaluationError("an object's label is not one of the classes", path=dataset.name)
+    return FlatGroundTruth(
         images=np.repeat(np.arange(len(samples)), [len(s.boxes) for s in samples]),
         boxes=np.concatenate([np.zeros((0, 4), np.float32), *(s.boxes for s in samples)]),
         labels=labels,
@@ -120,8 +121,8 @@ def flatten_objects(dataset: Dataset) -> Objects:
     )
 
 
-def flatten_detections(dataset: Dataset, detections: Mapping[str, Detections]) -> Candidates:
-    """The detections (by image id) of a data set, with the data set's labels.
+def flatten_detections(dataset: Dataset, detections: Mapping[str, Detections]) -> FlatDetections:
+    """Concatenate the detections (by image id) of a data set, with the data set's labels.
 
     An image without an entry has no detections. Classes are matched by name; a detector may know
     more classes than the data set, whose detections are then left out, or fewer.
@@ -138,7 +139,7 @@ def flatten_detections(dataset: Dataset, detections: Mapping[str, Detections]) -
         if each.classes not in to_label:
             to_label[each.classes] = _label_map(dataset, each.classes)
         labels.append(to_label[each.classes][each.labels])
-    flat = Candidates(
+    flat = FlatDetections(
         images=np.repeat(
             np.array([i for i, _ in found], dtype=np.int64), [len(d) for _, d in found]
         ),
@@ -149,7 +150,7 @@ def flatten_detections(dataset: Dataset, detections: Mapping[str, Detections]) -
     bad = np.flatnonzero(~np.isfinite(flat.scores))
     if bad.size:
         image_id = dataset.samples[int(flat.images[bad[0]])].image_id
-        raise EvaluationError(f"a score of image {image_id} is not finite", where=dataset.name)
+        raise EvaluationError(f"a score of image {image_id} is not finite", path=dataset.name)
     known = flat.labels >= 0
     return flat if known.all() else flat.take(np.flatnonzero(known))
 
@@ -161,8 +162,8 @@ def check_image_ids(dataset: Dataset, detections: Mapping[str, object]) -> None:
         raise EvaluationError(
             f"detections for image {min(unknown)}, which is not in the data set"
             f" ({len(unknown)} such images)",
-            where=dataset.name,
-            mend="evaluate on the split that the detections were made on",
+            path=dataset.name,
+            hint="evaluate on the split that the detections were made on",
         )
 
 
@@ -179,16 +180,16 @@ def _label_map(dataset: Dataset, classes: tuple[str, ...]) -> IntArray:
         raise EvaluationError(
             f"the detector's class '{foreign[0]}' is not in the data set, whose class"
             f" '{missing[0]}' the detector does not know",
-            where=dataset.name,
-            mend="give both the same class names",
+            path=dataset.name,
+            hint="give both the same class names",
         )
     return np.array([ours.get(name, -1) for name in classes], dtype=np.int64)
 
 
 def match_class(
-    objects: Objects, candidates: Candidates, label: int, min_iou: float
+    truth: FlatGroundTruth, detections: FlatDetections, label: int, min_iou: float
 ) -> ClassMatches:
-    """The devkit's verdict on every detection of one class (VOCevaldet).
+    """Match every detection of one class as the devkit does (VOCevaldet).
 
     Detections are taken best score first. Each goes to the object of its class and image with
     the highest IoU, difficult or not, claimed or not. Where that IoU is at least `min_iou`, the
@@ -200,10 +201,11 @@ def match_class(
         EvaluationError: `min_iou` is not in (0, 1].
     """
     if not 0 < min_iou <= 1:
-        raise EvaluationError(f"a least IoU of {min_iou}", mend="give one above 0, at most 1")
-    truth = objects.where(objects.labels == label)
-    mine = np.flatnonzero(candidates.labels == label)
-    ranked = candidates.take(mine[np.argsort(-candidates.scores[mine], kind="stable")])
+        raise EvaluationError(f"a least IoU of {min_iou}", hint="give one above 0, at most 1")
+    truth = truth.where(truth.labels == label)
+    of_class = np.flatnonzero(detections.labels == label)
+    order = np.argsort(-detections.scores[of_class], kind="stable")
+    ranked = detections.take(of_class[order])
     overlaps, nearest = best_matches(ranked.images, ranked.boxes, truth.images, truth.boxes)
     outcomes = np.full(len(ranked), FALSE_POSITIVE, np.int8)
     hits = np.flatnonzero(overlaps >= min_iou)
@@ -218,8 +220,8 @@ def match_class(
 
 def best_matches(
     images: IntArray, boxes: FloatArray, object_images: IntArray, object_boxes: FloatArray
-) -> tuple[DoubleArray, IntArray]:
-    """For each box the highest IoU with an object of its image, and that object's index.
+) -> tuple[Float64Array, IntArray]:
+    """Find each box's highest IoU with an object of its image, and that object's index.
 
     Returns `float64 (N,)` overlaps and `int64 (N,)` indices into the objects, the first of
     equals; 0 and -1 for an image without objects. `object_images` must ascend.
@@ -238,22 +240,9 @@ def best_matches(
         first = np.cumsum(n) - n
         pair = np.arange(int(n.sum()))
         other = pair + np.repeat(start[rows] - first, n)
-        iou = _pairwise_iou(boxes[np.repeat(rows, n)], object_boxes[other])
+        iou = paired_iou(boxes[np.repeat(rows, n)], object_boxes[other])
         best = np.maximum.reduceat(iou, first)
         at_best = np.where(iou == np.repeat(best, n), pair, len(pair))
         overlaps[rows] = best
         nearest[rows] = other[np.minimum.reduceat(at_best, first)]
     return overlaps, nearest
-
-
-def _pairwise_iou(a: FloatArray, b: FloatArray) -> DoubleArray:
-    """`float64 (N,)` IoU of each box of `a` with the box of `b` in the same row."""
-    a64, b64 = a.astype(np.float64), b.astype(np.float64)
-    side = np.minimum(a64[:, 2:], b64[:, 2:]) - np.maximum(a64[:, :2], b64[:, :2])
-    side = np.clip(side, 0.0, None)
-    inter = side[:, 0] * side[:, 1]
-    area_a = (a64[:, 2] - a64[:, 0]) * (a64[:, 3] - a64[:, 1])
-    area_b = (b64[:, 2] - b64[:, 0]) * (b64[:, 3] - b64[:, 1])
-    union = area_a + area_b - inter
-    iou: DoubleArray = np.divide(inter, union, out=np.zeros_like(inter), where=inter > 0)
-    return iou

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from sppdet.proposals.cache import propose_all
-from sppdet.proposals.config import ENGINES, ProposalConfig
-from sppdet.proposals.proposer import Proposer, is_compiled, make_proposer, warm_up
-from sppdet.proposals.selective import selective_search
+from sppdet.proposals.proposal_cache import propose_all
+from sppdet.proposals.proposer import ENGINES, ProposalConfig, Proposer, make_proposer
+from sppdet.proposals.selective_search import selective_search
 
 __all__ = [
     "ENGINES",
     "ProposalConfig",
     "Proposer",
-    "is_compiled",
     "make_proposer",
     "propose_all",
     "selective_search",
-    "warm_up",
 ]

@@ -9,28 +9,27 @@ and are broken by the lower region numbers.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sppdet.compiled import kernel
+from sppdet.core.jit import jit
+from sppdet.core.types import Int32Array, IntArray
 
-# A histogram's channels each sum to about this much after normalising.
+# A histogram's channels each sum to about this much after normalizing.
 ONE = 1 << 14
 # Below every similarity.
 LOWEST = np.iinfo(np.int64).min
 
-Int32 = NDArray[np.int32]
-Int64 = NDArray[np.int64]
 
-
-@kernel
-def _normalise(counts: Int32, size: int, out: Int32) -> None:
+@jit()
+def _normalize(counts: Int32Array, size: int, out: Int32Array) -> None:
     factor = np.float32(ONE) / np.float32(size)
     for i in range(len(counts)):
         out[i] = np.int32(np.float32(counts[i]) * factor)
 
 
-@kernel
-def _similarity(a: int, b: int, boxes: Int32, hist: Int32, weight: int, area: int) -> np.int64:
+@jit()
+def _similarity(
+    a: int, b: int, boxes: Int32Array, hist: Int32Array, weight: int, area: int
+) -> np.int64:
     """`weight * intersection * area - ONE * channels * joint box area`; larger is more alike."""
     width = max(boxes[a, 2], boxes[b, 2]) - min(boxes[a, 0], boxes[b, 0])
     height = max(boxes[a, 3], boxes[b, 3]) - min(boxes[a, 1], boxes[b, 1])
@@ -44,24 +43,28 @@ def _similarity(a: int, b: int, boxes: Int32, hist: Int32, weight: int, area: in
     return value
 
 
-@kernel
+@jit()
 def group(
-    sizes: Int32, boxes: Int32, counts: Int32, pairs: Int32, weight: int, area: int
-) -> tuple[Int32, Int32]:
-    """Boxes `int32 (M, 4)` of all regions of the hierarchy, first regions first, then in the
-    order of joining; and the joins, `int32 (M - R, 2)`: the two regions that became R, R + 1...
+    sizes: Int32Array,
+    boxes: Int32Array,
+    counts: Int32Array,
+    pairs: Int32Array,
+    weight: int,
+    area: int,
+) -> Int32Array:
+    """Group regions bottom-up; boxes `int32 (M, 4)` of all regions of the hierarchy.
 
-    `counts (R, bins)` are histograms of three channels (or of six, colour and texture); `pairs
-    (P, 2)` touch; `weight` is that of the histograms beside size + fill: 0 (then `counts` are
-    not read) or more; `area` is the image's.
+    The first regions come first, then those that joins made, in their order. `counts (R, bins)`
+    are histograms of three channels; `pairs (P, 2)` touch; `weight` is that of the histograms
+    beside size + fill: 0 (then `counts` are not read) or more; `area` is the image's.
     """
     n, total = len(sizes), 2 * len(sizes) - 1
     box = np.empty((total, 4), np.int32)
     box[:n] = boxes
     size, count, hist = _statistics(sizes, counts, weight, total)
-    # Neighbour lists lie one after the other in an arena, with the similarities; the list of a
-    # new region goes to the end. Beside each region, its best neighbour is kept.
-    first, degree, who, how = _neighbours(pairs, n, total)
+    # Neighbor lists lie one after the other in an arena, with the similarities; the list of a
+    # new region goes to the end. Beside each region, its best neighbor is kept.
+    first, degree, who, how = _neighbors(pairs, n, total)
     best = np.full(total, LOWEST, np.int64)
     mate = np.full(total, -1, np.int32)
     for i in range(n):
@@ -70,14 +73,12 @@ def group(
         _choose(i, first, degree, who, how, best, mate)
     live = np.arange(n).astype(np.int32)
     mark = np.full(total, -1, np.int32)
-    joins = np.empty((n - 1, 2), np.int32)
     end, new = first[n], n
     for alive in range(n, 1, -1):
         a = _most_alike(live, alive, best)
         b = int(mate[a])
         if b < 0:
             break
-        joins[new - n, 0], joins[new - n, 1] = a, b
         for i in range(2):
             box[new, i] = min(box[a, i], box[b, i])
             box[new, i + 2] = max(box[a, i + 2], box[b, i + 2])
@@ -85,7 +86,7 @@ def group(
         if weight > 0:
             for i in range(count.shape[1]):
                 count[new, i] = count[a, i] + count[b, i]
-            _normalise(count[new], size[new], hist[new])
+            _normalize(count[new], size[new], hist[new])
         first[new] = end
         for old in (a, b):
             for p in range(first[old], first[old] + degree[old]):
@@ -101,11 +102,13 @@ def group(
         _choose(new, first, degree, who, how, best, mate)
         _retire(live, alive, a, b, new)
         new += 1
-    return box[:new], joins[: new - n]
+    return box[:new]
 
 
-@kernel
-def _statistics(sizes: Int32, counts: Int32, weight: int, total: int) -> tuple[Int32, Int32, Int32]:
+@jit()
+def _statistics(
+    sizes: Int32Array, counts: Int32Array, weight: int, total: int
+) -> tuple[Int32Array, Int32Array, Int32Array]:
     """Room for `total` regions' sizes, counts and histograms, filled for the first ones."""
     size = np.empty(total, np.int32)
     size[: len(sizes)] = sizes
@@ -115,15 +118,17 @@ def _statistics(sizes: Int32, counts: Int32, weight: int, total: int) -> tuple[I
     if weight > 0:
         for i in range(len(sizes)):
             count[i] = counts[i]
-            _normalise(counts[i], sizes[i], hist[i])
+            _normalize(counts[i], sizes[i], hist[i])
     return size, count, hist
 
 
-@kernel
-def _neighbours(pairs: Int32, n: int, total: int) -> tuple[Int64, Int32, Int32, Int64]:
-    """Where each region's list begins, its length, the arena, and room for similarities.
+@jit()
+def _neighbors(
+    pairs: Int32Array, n: int, total: int
+) -> tuple[IntArray, Int32Array, Int32Array, IntArray]:
+    """Starts and lengths of the regions' lists, the arena, and room for similarities.
 
-    The arena has room for all lists to come: a new region has at most all others for neighbours.
+    The arena has room for all lists to come: a new region has at most all others for neighbors.
     """
     first = np.zeros(total + 1, np.int64)
     degree = np.zeros(total, np.int32)
@@ -144,9 +149,9 @@ def _neighbours(pairs: Int32, n: int, total: int) -> tuple[Int64, Int32, Int32, 
     return first, degree, who, how
 
 
-@kernel
-def _most_alike(live: Int32, alive: int, best: Int64) -> int:
-    """The lowest of the regions `live[:alive]` (ascending) whose best similarity is highest."""
+@jit()
+def _most_alike(live: Int32Array, alive: int, best: IntArray) -> int:
+    """Find the lowest of the regions `live[:alive]` (ascending) of highest best similarity."""
     top, found = best[live[0]], int(live[0])
     for p in range(1, alive):
         i = live[p]
@@ -155,8 +160,8 @@ def _most_alike(live: Int32, alive: int, best: Int64) -> int:
     return found
 
 
-@kernel
-def _retire(live: Int32, alive: int, a: int, b: int, new: int) -> None:
+@jit()
+def _retire(live: Int32Array, alive: int, a: int, b: int, new: int) -> None:
     """Take `a` and `b` from the ascending list `live[:alive]` and put `new` at its end."""
     kept = 0
     for p in range(alive):
@@ -166,32 +171,38 @@ def _retire(live: Int32, alive: int, a: int, b: int, new: int) -> None:
     live[kept] = new
 
 
-@kernel
+@jit()
 def _choose(
-    i: int, first: Int64, degree: Int32, who: Int32, how: Int64, best: Int64, mate: Int32
+    i: int,
+    first: IntArray,
+    degree: Int32Array,
+    who: Int32Array,
+    how: IntArray,
+    best: IntArray,
+    mate: Int32Array,
 ) -> None:
-    """Set the best neighbour of region `i`: of equal ones the lowest."""
+    """Set the best neighbor of region `i`: of equal ones the lowest."""
     best[i], mate[i] = LOWEST, -1
     for p in range(first[i], first[i] + degree[i]):
         if how[p] > best[i] or (how[p] == best[i] and who[p] < mate[i]):
             best[i], mate[i] = how[p], who[p]
 
 
-@kernel
+@jit()
 def _replace(
     near: int,
     a: int,
     b: int,
     new: int,
     s: np.int64,
-    first: Int64,
-    degree: Int32,
-    who: Int32,
-    how: Int64,
-    best: Int64,
-    mate: Int32,
+    first: IntArray,
+    degree: Int32Array,
+    who: Int32Array,
+    how: IntArray,
+    best: IntArray,
+    mate: Int32Array,
 ) -> None:
-    """In the list of `near`, put `new` in the place of `a` and `b`, and mend its best mate."""
+    """In the list of `near`, put `new` in the place of `a` and `b`, and correct its best mate."""
     kept = first[near]
     for p in range(first[near], first[near] + degree[near]):
         if who[p] != a and who[p] != b:

@@ -2,7 +2,7 @@
 
 OpenCV multiplies ranks by C `rand()`, so the order (not the set) of its boxes depends on what the
 process did before; and it puts small boxes first. Here the set is sorted and put in a seeded
-order that favours large boxes, as OpenCV does not tell where in its hierarchies a box came from.
+order that favors large boxes, as OpenCV does not report where in its hierarchies a box came from.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from sppdet.errors import ProposalError
+from sppdet.core.errors import SppdetError
+from sppdet.core.types import FloatArray, ImageArray
 from sppdet.proposals import ranking
-from sppdet.types import FloatArray, ImageArray
 
 
 def opencv_search(
@@ -23,13 +23,13 @@ def opencv_search(
     max_proposals: int = 0,
     seed: int = 0,
 ) -> FloatArray:
-    """`float32 (N, 4)` proposals of an RGB image, best first; x1 y1 x2 y2, original pixels.
+    """Propose boxes `float32 (N, 4)` of an RGB image, best first; x1 y1 x2 y2, original pixels.
 
     At least one box, all within the image, no two alike. Boxes narrower or lower than `min_side`
     pixels are left out; should none remain, the whole image is the one proposal.
 
     Raises:
-        ProposalError: this OpenCV has no selective search.
+        SppdetError: this OpenCV has no selective search.
     """
     height, width = image.shape[:2]
     boxes = _search(image, quality)
@@ -41,13 +41,13 @@ def opencv_search(
     if len(boxes) == 0:
         boxes = np.array([[0, 0, width, height]])
     sides = boxes[:, 2:] - boxes[:, :2]
-    priority = ranking.draws(len(boxes), seed, 0) / np.sqrt(sides.prod(axis=1))
+    priority = ranking.random_integers(len(boxes), seed, 0) / np.sqrt(sides.prod(axis=1))
     boxes = boxes[np.argsort(priority, kind="stable")]
     return boxes[: max_proposals or None].astype(np.float32)
 
 
 def _search(image: ImageArray, quality: bool) -> np.ndarray:
-    """OpenCV's boxes `x y width height`, in no particular order."""
+    """Compute OpenCV's boxes `x y width height`, in no particular order."""
     try:
         return _process(image, quality)
     except cv2.error:
@@ -62,9 +62,9 @@ def _process(image: ImageArray, quality: bool) -> np.ndarray:
     try:
         segmentation = cv2.ximgproc.segmentation
     except AttributeError:
-        raise ProposalError(
+        raise SppdetError(
             "this OpenCV has no selective search (cv2.ximgproc is missing)",
-            mend="keep opencv-contrib-python and uninstall the other opencv packages",
+            hint="keep opencv-contrib-python and uninstall the other opencv packages",
         ) from None
     search = segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR))

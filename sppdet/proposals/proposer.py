@@ -1,95 +1,84 @@
-"""The seam: a `Proposer` turns an image into boxes; `make_proposer` builds one from settings."""
+"""Sources of proposals: the settings, and the engine that they name."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
-from concurrent.futures import Executor
-from typing import Protocol
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, ClassVar, Literal
 
-import numpy as np
+from pydantic import Field, NonNegativeInt
 
-from sppdet.compiled import all_ready
-from sppdet.proposals import selective
-from sppdet.proposals.config import ProposalConfig
+from sppdet.core.settings import Settings, to_dict
+from sppdet.core.types import FloatArray, ImageArray
 from sppdet.proposals.opencv import opencv_search
-from sppdet.types import FloatArray, ImageArray
+from sppdet.proposals.selective_search import FAST, QUALITY, selective_search
 
 # Raised whenever the same settings give other boxes than before, so that caches forget them.
 FORMAT_VERSION = 3
 
+# Each engine, and the shortest side of a box that it gives by default.
+OWN_MIN_SIZE = {
+    "selective-search": 12,
+    "selective-search-quality": 6,
+    "opencv-fast": 1,
+    "opencv-quality": 1,
+}
+ENGINES = tuple(OWN_MIN_SIZE)
+Engine = Literal["selective-search", "selective-search-quality", "opencv-fast", "opencv-quality"]
 
-class Proposer(Protocol):
-    """A source of proposals.
 
-    `key` names everything but the image that decides the boxes: caches are keyed by it.
-    Calls from several threads may run side by side.
+class ProposalConfig(Settings):
+    """Engine and number of an image's proposals."""
+
+    section: ClassVar[str] = "proposals"
+
+    engine: Engine = "selective-search"
+    """Engine: our selective search in one of its two modes, or OpenCV's in one of its two."""
+    max_proposals: NonNegativeInt = 2000
+    """Proposals used per image at most, the first ones; 0 for all of them."""
+    min_size: NonNegativeInt = 0
+    """Boxes narrower or lower than this many pixels are left out. 0 is the engine's own: 12 for our
+    fast mode, 6 for our quality mode, 1 (all boxes) for OpenCV's, which have no such filter."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of the random part of the proposals' order."""
+
+    def shortest_side(self) -> int:
+        """`min_size`, or the engine's own where that is 0; pixels."""
+        return self.min_size or OWN_MIN_SIZE[self.engine]
+
+
+@dataclass(frozen=True)
+class Proposer:
+    """A source of proposals; calls from several threads may run side by side.
+
+    Attributes:
+        key: names everything but the image that decides the boxes: caches are keyed by it.
+        search: an image's boxes, `float32 (N, 4)`, N >= 1, best first: unique, within the image.
     """
 
-    @property
-    def key(self) -> str: ...
+    key: str
+    search: Callable[[ImageArray], FloatArray]
 
     def __call__(self, image: ImageArray) -> FloatArray:
-        """`float32 (N, 4)`, N >= 1, best first: unique boxes within the image."""
-        ...
+        """Propose boxes `float32 (N, 4)`, N >= 1, best first: unique, within the image."""
+        return self.search(image)
 
 
-@dataclasses.dataclass(frozen=True)
-class ConfiguredProposer:
-    """The engine that `config` names; `executor` lets one image use several threads."""
-
-    config: ProposalConfig
-    executor: Executor | None = None
-
-    @property
-    def key(self) -> str:
-        """The settings and the format version, as text."""
-        return json.dumps(
-            {"version": FORMAT_VERSION, **dataclasses.asdict(self.config)}, sort_keys=True
+def make_proposer(config: ProposalConfig) -> Proposer:
+    """Make the proposal source of `config`; its key is the settings and the format version."""
+    key = json.dumps({"version": FORMAT_VERSION, **to_dict(config)}, sort_keys=True)
+    min_side, count, seed = config.shortest_side(), config.max_proposals, config.seed
+    search: Callable[[ImageArray], FloatArray]
+    if config.engine.startswith("opencv"):
+        quality = config.engine == "opencv-quality"
+        search = partial(
+            opencv_search, quality=quality, min_side=min_side, max_proposals=count, seed=seed
         )
-
-    def __call__(self, image: ImageArray) -> FloatArray:
-        """`float32 (N, 4)`, N >= 1, best first: unique boxes within the image."""
-        config = self.config
-        if config.engine.startswith("opencv"):
-            return opencv_search(
-                image,
-                quality=config.engine == "opencv-quality",
-                min_side=config.shortest_side(),
-                max_proposals=config.max_proposals,
-                seed=config.seed,
-            )
-        quality = config.engine == "selective-search-quality"
-        return selective.selective_search(
-            image,
-            selective.QUALITY if quality else selective.FAST,
-            texture=config.texture,
-            min_side=config.shortest_side(),
-            max_proposals=config.max_proposals,
-            seed=config.seed,
-            executor=self.executor,
+    else:
+        plan = QUALITY if config.engine == "selective-search-quality" else FAST
+        search = partial(
+            selective_search, plan=plan, min_side=min_side, max_proposals=count, seed=seed
         )
-
-
-def make_proposer(config: ProposalConfig, executor: Executor | None = None) -> Proposer:
-    """The proposal source of `config`; its boxes do not depend on `executor`."""
-    return ConfiguredProposer(config, executor)
-
-
-def is_compiled() -> bool:
-    """Whether our engine can start at once, rather than compile first (some 20 seconds)."""
-    return all_ready("sppdet.proposals")
-
-
-def warm_up(announce: Callable[[str], object] | None = None) -> None:
-    """Load our engine's machine code, making it first where there is none yet.
-
-    `announce` is called with a line for the user, only if there is something to wait for.
-    """
-    if announce is not None and not is_compiled():
-        announce("compiling selective search, once after installing (about 20 seconds)")
-    image = (np.indices((48, 48)).sum(axis=0) % 7 * 36).astype(np.uint8)
-    tiny = dataclasses.replace(selective.FAST, area=1000)
-    for texture in (False, True):
-        selective.selective_search(np.stack([image] * 3, axis=2), tiny, texture=texture)
+    return Proposer(key, search)

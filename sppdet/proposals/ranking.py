@@ -7,18 +7,15 @@ random number is the larger of two, and boxes that lie almost where an earlier o
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sppdet.compiled import kernel
+from sppdet.core.jit import jit
+from sppdet.core.types import Int32Array, IntArray
 
 # Boxes are alike when their edges fall into the same cells of 1/8 to 1/4 of their sides.
 ALIKE = 4
 
-Int32 = NDArray[np.int32]
-Int64 = NDArray[np.int64]
 
-
-@kernel
+@jit()
 def _mix(state: np.uint64) -> np.uint64:
     """SplitMix64's output function (Steele, Lea and Flood 2014): 64 well-mixed bits."""
     z = np.uint64(state) * np.uint64(0x9E3779B97F4A7C15)
@@ -27,8 +24,8 @@ def _mix(state: np.uint64) -> np.uint64:
     return z ^ (z >> np.uint64(31))
 
 
-@kernel
-def draws(count: int, seed: int, stream: int) -> Int64:
+@jit()
+def random_integers(count: int, seed: int, stream: int) -> IntArray:
     """`int64 (count,)`: random numbers in [0, 2^32), a function of `seed` and `stream` alone."""
     out = np.empty(count, np.int64)
     base = _mix(np.uint64(seed) ^ (np.uint64(stream + 1) << np.uint64(32)))
@@ -37,36 +34,37 @@ def draws(count: int, seed: int, stream: int) -> Int64:
     return out
 
 
-@kernel
-def priorities(count: int, seed: int, stream: int) -> Int64:
+@jit()
+def priorities(count: int, seed: int, stream: int) -> IntArray:
     """`int64 (count,)` of a hierarchy's regions, lower is better: position x random number.
 
     Regions are in the order they were made, so the last one, the whole image, has position 1,
     the one before it 2, and so on. The random number is the larger of two draws: less of a
     lottery than the paper's single one.
     """
-    both = draws(2 * count, seed, stream)
+    both = random_integers(2 * count, seed, stream)
     out = np.empty(count, np.int64)
     for i in range(count):
         out[i] = max(both[i], both[count + i]) * (count - i)
     return out
 
 
-def ranked(boxes: Int32, priority: Int64) -> Int64:
+def rank_boxes(boxes: Int32Array, priority: IntArray) -> IntArray:
     """`int64 (U,)`: the numbers of the distinct boxes, best first.
 
-    Of equal boxes the one of lowest priority stays. Of boxes that are much alike (see `coarse`)
-    the first keeps its place, and the others follow when all groups have had their turn.
+    Of equal boxes the one of lowest priority stays. Of boxes that are much alike (see
+    `quantize_boxes`) the first keeps its place, and the others follow when all groups have had
+    their turn.
     """
     best = unique_best(boxes, priority)
     best = best[np.argsort(priority[best], kind="stable")]
     leaders = np.zeros(len(best), np.bool_)
-    leaders[unique_best(coarse(boxes[best]), np.arange(len(best)))] = True
+    leaders[unique_best(quantize_boxes(boxes[best]), np.arange(len(best)))] = True
     return np.concatenate([best[leaders], best[~leaders]])
 
 
-@kernel
-def coarse(boxes: Int32) -> Int32:
+@jit()
+def quantize_boxes(boxes: Int32Array) -> Int32Array:
     """`int32 (N, 4)`: equal rows for boxes whose edges share cells of their sides' scale.
 
     Cells are the largest power of two that is at most a quarter of the box's side, at least 1.
@@ -84,8 +82,8 @@ def coarse(boxes: Int32) -> Int32:
     return out
 
 
-@kernel
-def unique_best(boxes: Int32, priority: Int64) -> Int64:
+@jit()
+def unique_best(boxes: Int32Array, priority: IntArray) -> IntArray:
     """`int64 (U,)`: for each distinct box, the number of its occurrence of lowest priority."""
     n = len(boxes)
     bits = 4

@@ -1,6 +1,6 @@
 """Graph-based segmentation (Felzenszwalb and Huttenlocher, IJCV 2004), several scales in a row.
 
-Weights are whole numbers, `round(64 * colour distance)`, so every comparison is exact and sorting
+Weights are whole numbers, `round(64 * color distance)`, so every comparison is exact and sorting
 the edges is one counting sort. The paper's predicate `w <= Int(C) + k / |C|` then reads
 `w <= Int(C) + floor(64 k / |C|)`.
 
@@ -14,24 +14,18 @@ components that heavier edges made, it keeps such a join from opening the door t
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sppdet.compiled import kernel
+from sppdet.core.jit import jit
+from sppdet.core.types import Int32Array, UInt8Array, UInt32Array
 
-# Weights are in units of 1/64 of a grey level: the sum of the smoothing kernel's weights.
+# Weights are in units of 1/64 of a gray level: the sum of the smoothing kernel's weights.
 WEIGHT_SCALE = 64
 # Above the largest weight, sqrt(3) * 255 * 64.
 WEIGHTS = 28270
 
-# Arrays of node numbers are unsigned: numba then skips the test for negative indices, which
-# nearly doubles the speed of the union-find.
-Int32 = NDArray[np.int32]
-UInt32 = NDArray[np.uint32]
-UInt8 = NDArray[np.uint8]
 
-
-@kernel
-def smooth(image: UInt8) -> Int32:
+@jit()
+def smooth(image: UInt8Array) -> Int32Array:
     """`int32 (3, H, W)`: 64 times `image (H, W, 3)` blurred by [1 6 1] / 8 both ways (sigma 0.5).
 
     Pixels outside the image are those at its border.
@@ -52,8 +46,8 @@ def smooth(image: UInt8) -> Int32:
     return out
 
 
-@kernel
-def _weights(planes: Int32, dy: int, dx: int) -> Int32:
+@jit()
+def _weights(planes: Int32Array, dy: int, dx: int) -> Int32Array:
     height, width = planes.shape[1], planes.shape[2]
     out = np.empty((height, width), np.int32)
     for y in range(height - dy):
@@ -66,8 +60,8 @@ def _weights(planes: Int32, dy: int, dx: int) -> Int32:
     return out
 
 
-@kernel
-def grid_edges(planes: Int32) -> tuple[UInt32, UInt32, Int32]:
+@jit()
+def grid_edges(planes: Int32Array) -> tuple[UInt32Array, UInt32Array, Int32Array]:
     """Edges of the 4-connected pixel grid of `planes (3, H, W)`: start, end, weight, `(E,)` each.
 
     Ascending in weight; equal weights pixel by pixel, the edge to the right before the one down.
@@ -103,9 +97,11 @@ def grid_edges(planes: Int32) -> tuple[UInt32, UInt32, Int32]:
     return start, end, weight
 
 
-@kernel
-def _find(parent: UInt32, node: np.uint32) -> np.uint32:
-    """The root of `node`'s tree, halving the path to it."""
+# Arrays of node numbers are unsigned: numba then skips the test for negative indices, which
+# nearly doubles the speed of the union-find.
+@jit()
+def _find(parent: UInt32Array, node: np.uint32) -> np.uint32:
+    """Find the root of `node`'s tree, halving the path to it."""
     above = parent[node]
     while above != node:
         over = parent[above]
@@ -115,9 +111,9 @@ def _find(parent: UInt32, node: np.uint32) -> np.uint32:
     return node
 
 
-@kernel
-def _number(parent: UInt32) -> tuple[UInt32, int]:
-    """The number of each node's tree, by first appearance, and how many trees there are."""
+@jit()
+def _number(parent: UInt32Array) -> tuple[UInt32Array, int]:
+    """Number each node's tree, by first appearance, and how many trees there are."""
     labels = np.empty(len(parent), np.uint32)
     number = np.full(len(parent), len(parent), np.uint32)
     count = np.uint32(0)
@@ -130,10 +126,15 @@ def _number(parent: UInt32) -> tuple[UInt32, int]:
     return labels, int(count)
 
 
-@kernel
+@jit()
 def join(
-    start: UInt32, end: UInt32, weight: Int32, sizes: Int32, inner: Int32, scale: int
-) -> tuple[UInt32, Int32, Int32, UInt32, UInt32, Int32]:
+    start: UInt32Array,
+    end: UInt32Array,
+    weight: Int32Array,
+    sizes: Int32Array,
+    inner: Int32Array,
+    scale: int,
+) -> tuple[UInt32Array, Int32Array, Int32Array, UInt32Array, UInt32Array, Int32Array]:
     """One pass of the paper's algorithm 1 over sorted edges between nodes; `scale` is `64 k`.
 
     A node is a component reached so far, of `sizes (N,)` pixels and with Int(C) `inner (N,)`.
@@ -175,11 +176,15 @@ def join(
     return numbers, new_sizes, new_inner, edges[0], edges[1], edges[2]
 
 
-@kernel
+@jit()
 def _between(
-    numbers: UInt32, which: UInt32, start: UInt32, end: UInt32, weight: Int32
-) -> tuple[UInt32, UInt32, Int32]:
-    """Those of the edges `which` whose ends have different numbers, ends given as numbers."""
+    numbers: UInt32Array,
+    which: UInt32Array,
+    start: UInt32Array,
+    end: UInt32Array,
+    weight: Int32Array,
+) -> tuple[UInt32Array, UInt32Array, Int32Array]:
+    """Select those of the edges `which` whose ends have different numbers, given as numbers."""
     new_start = np.empty(len(which), np.uint32)
     new_end = np.empty(len(which), np.uint32)
     new_weight = np.empty(len(which), np.int32)
@@ -192,8 +197,10 @@ def _between(
     return new_start[:kept].copy(), new_end[:kept].copy(), new_weight[:kept].copy()
 
 
-@kernel
-def absorb_small(start: UInt32, end: UInt32, sizes: Int32, min_size: int) -> tuple[UInt32, int]:
+@jit()
+def absorb_small(
+    start: UInt32Array, end: UInt32Array, sizes: Int32Array, min_size: int
+) -> tuple[UInt32Array, int]:
     """The region of each node, by first appearance, and their number, after every edge, lightest
     first, of which one end lies in a region of fewer than `min_size` pixels has joined its ends.
     """

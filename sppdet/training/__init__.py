@@ -1,5 +1,6 @@
-"""Training in resumable stages: proposals, conv maps, fine-tuning, SVMs, box regressors."""
+"""Training in resumable stages: proposals, feature maps, fine-tuning, SVMs, box regression."""
 
-from sppdet.training.run import train
+from sppdet.training.config import TrainingConfig
+from sppdet.training.pipeline import train
 
-__all__ = ["train"]
+__all__ = ["TrainingConfig", "train"]

@@ -1,50 +1,55 @@
-"""A data set as training sees it: readable images with digests, proposals and conv maps."""
+"""A data set as training sees it: readable images with digests, proposals and feature maps."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-
-from sppdet.boxes import iou_matrix
-from sppdet.errors import SppdetError, TrainingError
-from sppdet.features import FeatureMaps
-from sppdet.files import array_digest, sha256
-from sppdet.mapstore import MapStore
-from sppdet.sampling import Candidates, candidates
-from sppdet.types import Dataset, FloatArray
-
-# How many broken images an error names.
-NAMED = 5
+from sppdet.backbones.feature_maps import FeatureExtractor, FeatureMapCache, FeatureMaps
+from sppdet.core.errors import SppdetError, raise_for_images
+from sppdet.core.files import array_digest, sha256
+from sppdet.core.images import read_image, read_sample
+from sppdet.core.jit import warm_up
+from sppdet.core.progress import Progress
+from sppdet.core.types import Dataset, FloatArray, Sample
+from sppdet.proposals import make_proposer
+from sppdet.proposals.proposal_cache import attempt_all
+from sppdet.training.config import TrainingConfig
+from sppdet.training.region_sampling import RegionTargets, match_regions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingData:
-    """Everything about the images but their pixels.
+    """Training images with their proposals and cached feature maps.
 
     Attributes:
         dataset: the annotated images.
         digests: SHA-256 of each image file's bytes.
-        proposals: `float32 (N, 4)` an image.
-        maps: where the conv maps are.
+        proposals: `float32 (N, 4)` per image.
+        maps: where the feature maps are.
     """
 
     dataset: Dataset
     digests: tuple[str, ...]
     proposals: tuple[FloatArray, ...]
-    maps: MapStore
+    maps: FeatureMapCache
 
-    def load(self, index: int) -> tuple[FeatureMaps, Candidates]:
-        """An image's conv maps and candidate regions."""
-        return self.maps.load(self.digests[index]), self.candidates(index)
+    def load(self, index: int) -> tuple[FeatureMaps, RegionTargets]:
+        """Load an image's feature maps, with its regions."""
+        return self.load_maps(index), self.targets(index)
 
-    def candidates(self, index: int) -> Candidates:
-        """An image's candidate regions: its objects, then its proposals."""
-        return candidates(self.dataset.samples[index], self.proposals[index])
+    def load_maps(self, index: int) -> FeatureMaps:
+        """Load an image's feature maps, float16, at every scale."""
+        return self.maps.load(self.digests[index])
+
+    def targets(self, index: int) -> RegionTargets:
+        """Match an image's regions, its objects and then its proposals, to the objects."""
+        return match_regions(self.dataset.samples[index], self.proposals[index])
 
     def key(self) -> str:
-        """Digest of images, annotations and proposals."""
-        parts = [*self.dataset.classes]
+        """Digest of images, annotations and proposals, and of all that decides the maps."""
+        parts = [self.maps.extractor.key, *self.dataset.classes]
         for sample, digest, proposals in zip(
             self.dataset, self.digests, self.proposals, strict=True
         ):
@@ -53,21 +58,62 @@ class TrainingData:
         return sha256(*parts)
 
 
-def class_overlaps(found: Candidates, n_classes: int) -> FloatArray:
-    """`float32 (N, K)`: each region's highest IoU with an object of each class; 0 for none."""
-    out = np.zeros((len(found.boxes), n_classes), dtype=np.float32)
-    overlaps = iou_matrix(found.boxes, found.objects)
-    for index, label in enumerate(found.labels):
-        np.maximum(out[:, label], overlaps[:, index], out=out[:, label])
-    return out
+def prepare_data(
+    config: TrainingConfig,
+    dataset: Dataset,
+    cache: Path,
+    extractor: FeatureExtractor,
+    progress: Progress,
+    *,
+    workers: int = 0,
+) -> TrainingData:
+    """Compute the proposals and feature maps of a data set, or find them in the cache.
+
+    Proposals are computed on `workers` threads (0: one per core).
+
+    Raises TrainingError naming the images that cannot be read or are of another size than stated.
+    """
+    digests = _digests(list(dataset))
+    warm_up(announce=progress.say)
+    proposals = _propose(config, dataset, cache / "proposals", progress, workers)
+    maps, errors = FeatureMapCache(cache / "maps", extractor), []
+    with progress.task("feature maps", len(dataset)) as advance:
+        for sample, digest in zip(dataset, digests, strict=True):
+            try:
+                if not maps.has(digest):
+                    maps.save(digest, extractor(read_sample(sample)))
+            except SppdetError as error:
+                errors.append(error)
+            advance(1)
+    raise_for_images(errors, len(dataset))
+    return TrainingData(dataset, tuple(digests), tuple(proposals), maps)
 
 
-def refuse(errors: list[SppdetError]) -> None:
-    """Raises one TrainingError that names the images that cannot be used, if there are any."""
-    if errors:
-        named = "; ".join(str(error) for error in errors[:NAMED])
-        more = f"; and {len(errors) - NAMED} more" if len(errors) > NAMED else ""
-        raise TrainingError(
-            f"{len(errors)} images cannot be used: {named}{more}",
-            mend="mend them or take them out of the split",
-        )
+def _propose(
+    config: TrainingConfig, dataset: Dataset, folder: Path, progress: Progress, workers: int
+) -> list[FloatArray]:
+    paths = [sample.path for sample in dataset]
+    proposer = make_proposer(config.proposals)
+    errors, proposals = [], []
+    with progress.task("proposals", len(paths)) as advance:
+        for _, found in attempt_all(paths, read_image, proposer, folder, workers=workers):
+            if isinstance(found, SppdetError):
+                errors.append(found)
+            else:
+                proposals.append(found)
+            advance(1)
+    raise_for_images(errors, len(dataset))
+    return proposals
+
+
+def _digests(samples: list[Sample]) -> list[str]:
+    def digest(sample: Sample) -> str | SppdetError:
+        try:
+            return sha256(sample.path.read_bytes())
+        except OSError as error:
+            return SppdetError(f"cannot be read: {error.strerror}", path=sample.path)
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(digest, samples))
+    raise_for_images([one for one in found if not isinstance(one, str)], len(samples))
+    return [one for one in found if isinstance(one, str)]

@@ -1,0 +1,124 @@
+"""Seconds of each stage of one detection, through the pieces that `detect` is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from sppdet.backbones.feature_maps import FeatureMaps
+from sppdet.core.types import FloatArray, ImageArray, IntArray
+from sppdet.detection.detector import Detector
+from sppdet.detection.ensemble import Ensemble
+from sppdet.detection.postprocess import Candidates, postprocess
+from sppdet.detection.scoring import AugmentedImage, BoxRefiner, RegionScorer, predict
+from sppdet.heads.head import RegionFeatures
+
+STAGES = (
+    "proposals",
+    "resize, conv",
+    "top stages",
+    "pool",
+    "pool, fc6",
+    "fc7",
+    "SVMs",
+    "iterative localization",
+    "NMS, boxes",
+)
+
+
+def stage_seconds(detector: Detector | Ensemble, image: ImageArray) -> dict[str, float]:
+    """Seconds of each stage of one detection; a layer that nothing reads is left out."""
+    found: dict[str, float] = {}
+    last = time.perf_counter()
+
+    def lap(stage: str) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        found[stage] = found.get(stage, 0.0) + now - last
+        last = now
+
+    boxes = detector.propose(image)
+    lap("proposals")
+    maps = detector.extract(image)
+    lap("resize, conv")
+    models, rules = view_groups(detector, maps), detector.config.detection
+    lap("top stages")
+    known = []
+    for views in models:
+        known.append([KnownRegions(view, region_features(view, boxes, lap)) for view in views])
+        for one in known[-1]:
+            head = one.view.head
+            one.view.scorer.svms.decision_function(one.known.layers[head.config.svm_layer])
+        lap("SVMs")
+    candidates = [predict(views, boxes, rules) for views in known]
+    lap("NMS, boxes")
+    # That scored the regions once more.
+    found["NMS, boxes"] = max(0.0, found["NMS, boxes"] - found["SVMs"])
+    if rules.refine_top:
+        for views, first in zip(models, list(candidates), strict=True):
+            top = first.top(rules.refine_top)
+            candidates.append(predict(views, top.boxes, rules, top.labels))
+        lap("iterative localization")
+    postprocess(Candidates.concat(candidates), detector.classes, rules)
+    lap("NMS, boxes")
+    return found
+
+
+def view_groups(
+    detector: Detector | Ensemble, maps: Sequence[FeatureMaps]
+) -> list[list[AugmentedImage]]:
+    """Prepare an image's maps; one list of views per prediction."""
+    if isinstance(detector, Detector):
+        return [detector.views(maps)]
+    groups = detector.views(maps)
+    return [[view for views in groups for view in views]] if detector.fusion == "mean" else groups
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownRegions:
+    """A view of an image whose regions are known (a `RegionView`)."""
+
+    view: AugmentedImage
+    known: RegionFeatures
+
+    @property
+    def scorer(self) -> RegionScorer:
+        return self.view.scorer
+
+    @property
+    def refiner(self) -> BoxRefiner:
+        return self.view.refiner
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.view.size
+
+    def regions(self, boxes: FloatArray) -> RegionFeatures:
+        return self.known
+
+    def refine(self, regions: RegionFeatures, rows: IntArray, labels: IntArray) -> FloatArray:
+        return self.view.refine(regions, rows, labels)
+
+
+@torch.inference_mode()
+def region_features(
+    view: AugmentedImage, boxes: FloatArray, lap: Callable[[str], None]
+) -> RegionFeatures:
+    """Compute regions as `AugmentedImage.regions` does, calling `lap` after each layer."""
+    head, maps, layers = view.head, view.maps, {}
+    own = view.augmentation.boxes(boxes, view.size[0])
+    vector = maps.image_vector().numpy()
+    if "pool" in (head.config.svm_layer, head.config.regression_layer):
+        pooled = head.pooler.pool(maps, own)
+        lap("pool")
+        layers["pool"] = pooled.numpy()
+        fc6 = head.fc6_from_pooled(pooled)
+    else:
+        fc6 = torch.relu(head.fc6_response(maps, own))
+    lap("pool, fc6")
+    layers["fc6"], layers["fc7"] = fc6.numpy(), head.fc7_from_fc6(fc6).numpy()
+    lap("fc7")
+    return RegionFeatures(own, view.size, layers, vector)

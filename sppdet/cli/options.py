@@ -1,0 +1,131 @@
+"""Options and arguments that several commands share, and the foot of their help texts.
+
+Nothing slow is imported here, nor at the top of a command's module: `--help` must come at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def examples(*pairs: tuple[str, str]) -> str:
+    """Format the foot of a help text: commands to copy, each under what it is for."""
+    lines = [
+        f"[dim]{why}[/dim]\n\n  {command}" if why else f"  {command}" for why, command in pairs
+    ]
+    return "\n\n".join(["[bold]Examples[/bold]", *lines])
+
+
+# Images to look at.
+ImagesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGE..",
+        help="Image files, folders of them, or quoted patterns such as 'trip/**/*.jpg'.",
+        show_default=False,
+    ),
+]
+MaxPixelsOption = Annotated[
+    int | None, typer.Option(min=1, help="Refuse larger images.", show_default="89 million")
+]
+
+# A data set.
+DataArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATA",
+        help="A data set: a VOCdevkit or VOC-format folder, or a COCO instances file (.json).",
+        show_default=False,
+    ),
+]
+SplitOption = Annotated[
+    str, typer.Option("--split", help="A name in ImageSets/Main, or a .txt file of image ids.")
+]
+YearOption = Annotated[
+    int | None,
+    typer.Option("--year", help="Which year of a VOCdevkit that holds several, such as 2007."),
+]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option("--images", metavar="DIR", help="Where the images of a COCO file are."),
+]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="A,B,..",
+        help="Use these classes only, and leave out objects of any other.",
+    ),
+]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Use the first so many images only.")
+]
+
+# Labeled images, for classifiers.
+LABELED_SPLIT = "A folder in DATA that holds those of the classes; VOC: a name in ImageSets/Main."
+LabeledDataArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder that holds a folder per class, or a VOCdevkit or VOC-format folder.",
+        show_default=False,
+    ),
+]
+
+# Models and their settings.
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A model file, or the name of a shipped model or preset (see `sppdet models`);"
+        " several with + between are used together.",
+    ),
+]
+ClassifierOption = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", metavar="FILE", help="A classifier's model file.", show_default=False
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", help="A TOML file of differences from the default settings."
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one setting, such as svm.c=0.01; may be given many times.",
+    ),
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, help="Where every random choice starts (default: 0)."),
+]
+DescriptionOption = Annotated[
+    str, typer.Option("--description", help="One line about the model, kept in its file.")
+]
+
+# How to run.
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="Where the network runs: cpu, cuda or cuda:N.")
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="Cores to use.", show_default="all of them"),
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Keeps proposals and feature maps, by content; commands may share one.",
+    ),
+]

@@ -1,0 +1,1 @@
+"""Vocabulary and tools: boxes, samples, detections, errors, images, settings, files."""

@@ -1,0 +1,187 @@
+"""Reading and writing VOC annotation files, the only place of 1-based boxes in `datasets`.
+
+VOC counts pixels from 1 and includes both corners, so `xmin = xmax = 1` is the first column: our
+half-open box is `(xmin - 1, ymin - 1, xmax, ymax)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostring
+
+from defusedxml import DefusedXmlException
+from defusedxml import ElementTree as SafeTree
+
+from sppdet.core.errors import AnnotationError
+from sppdet.datasets.annotations import MAX_SIDE, Box, ClassList, LabeledBox, check_box
+
+
+@dataclass(frozen=True, slots=True)
+class VocObject:
+    """One object: class name, half-open box in pixels, and VOC's flags."""
+
+    name: str
+    box: Box
+    difficult: bool = False
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VocAnnotation:
+    """The parts of an annotation file that are used.
+
+    Attributes:
+        filename: the image's name as the file states it, or None. Not to be trusted as a path.
+        width, height: size in pixels, or None where the file does not state it.
+        objects: the objects, unchecked, in the order of the file; boxes are half-open pixels.
+    """
+
+    filename: str | None
+    width: int | None
+    height: int | None
+    objects: tuple[VocObject, ...]
+
+
+def read_annotation(path: Path) -> VocAnnotation:
+    """Read an annotation file; an object needs `name` and `bndbox` only.
+
+    Raises:
+        AnnotationError: missing, not XML, with a DOCTYPE or entities (refused, as they can reach
+            other files or grow without bound), or an object without a class or a whole box.
+    """
+    root = _parse(path)
+    if root.tag != "annotation":
+        raise AnnotationError(
+            f"is not a VOC annotation: its root is <{root.tag}>",
+            path=path,
+            hint="give a file whose root is <annotation>",
+        )
+    size = root.find("size")
+    width, height = (_side(size, side, path) for side in ("width", "height"))
+    filename = (root.findtext("filename") or "").strip() or None
+    objects = tuple(_object(node, n, path) for n, node in enumerate(root.findall("object"), 1))
+    return VocAnnotation(filename, width, height, objects)
+
+
+def check_objects(
+    annotation: VocAnnotation, width: int, height: int, classes: ClassList, *, path: Path
+) -> list[LabeledBox]:
+    """Label and check the objects of known classes.
+
+    Raises:
+        AnnotationError: an unknown class, or an inverted or outside box, by object number.
+    """
+    objects = []
+    for number, item in enumerate(annotation.objects, 1):
+        label = classes.label(item.name, path=path, what=f"object {number}")
+        if label is not None:
+            what = f"object {number} ({item.name})"
+            box = check_box(item.box, width, height, path=path, what=what)
+            objects.append(LabeledBox(label, box, item.difficult))
+    return objects
+
+
+def format_annotation(
+    folder: str, filename: str, width: int, height: int, objects: Sequence[VocObject]
+) -> str:
+    """Format an annotation as VOC's XML.
+
+    Invariant: `read_annotation` gives the same objects back.
+    """
+    root = Element("annotation")
+    _text(root, "folder", folder)
+    _text(root, "filename", filename)
+    size = SubElement(root, "size")
+    for tag, value in (("width", width), ("height", height), ("depth", 3)):
+        _text(size, tag, str(value))
+    _text(root, "segmented", "0")
+    for item in objects:
+        node = SubElement(root, "object")
+        _text(node, "name", item.name)
+        _text(node, "pose", "Unspecified")
+        _text(node, "truncated", str(int(item.truncated)))
+        _text(node, "difficult", str(int(item.difficult)))
+        x1, y1, x2, y2 = item.box
+        bndbox = SubElement(node, "bndbox")
+        corners = (("xmin", x1 + 1), ("ymin", y1 + 1), ("xmax", x2), ("ymax", y2))
+        for tag, corner in corners:
+            _text(bndbox, tag, str(int(corner)) if corner == int(corner) else repr(corner))
+    indent(root, "\t")
+    return tostring(root, encoding="unicode") + "\n"
+
+
+def _parse(path: Path) -> Element:
+    try:
+        root: Element = SafeTree.parse(path, forbid_dtd=True).getroot()
+        return root
+    except FileNotFoundError:
+        raise AnnotationError(
+            "no such annotation file", path=path, hint="restore it, or take its id off the split"
+        ) from None
+    except DefusedXmlException:
+        raise AnnotationError(
+            "has a DOCTYPE or entities, which are refused", path=path, hint="remove the <!DOCTYPE>"
+        ) from None
+    # ValueError: an encoding that Python does not know; LookupError: one it cannot use.
+    except (ParseError, ValueError, LookupError) as error:
+        raise AnnotationError(
+            f"broken XML ({error})", path=path, hint="correct or restore the file"
+        ) from None
+    except OSError as error:
+        raise AnnotationError(
+            f"cannot be read ({error.strerror})", path=path, hint="check the file"
+        ) from None
+
+
+def _object(node: Element, number: int, path: Path) -> VocObject:
+    what = f"object {number}"
+    # `find` sees direct children only: the <part>s of VOC2012's persons have boxes of their own.
+    name = (node.findtext("name") or "").strip()
+    if not name:
+        raise AnnotationError(f"{what} has no <name>", path=path, hint="name its class")
+    bndbox = node.find("bndbox")
+    if bndbox is None:
+        raise AnnotationError(
+            f"{what} ({name}) has no <bndbox>", path=path, hint="add its box, or remove the object"
+        )
+    xmin, ymin, xmax, ymax = (
+        _number(bndbox, tag, float, f"{what} ({name})", path)
+        for tag in ("xmin", "ymin", "xmax", "ymax")
+    )
+    box = (xmin - 1.0, ymin - 1.0, xmax, ymax)
+    return VocObject(name, box, _flag(node, "difficult"), _flag(node, "truncated"))
+
+
+def _number(
+    parent: Element, tag: str, convert: Callable[[str], float], what: str, path: Path
+) -> float:
+    text = (parent.findtext(tag) or "").strip()
+    try:
+        return convert(text)
+    except ValueError:
+        found = f"{text!r}" if text else "nothing"
+        raise AnnotationError(
+            f"{what}: <{tag}> should hold a number, but holds {found}",
+            path=path,
+            hint="correct it",
+        ) from None
+
+
+def _side(size: Element | None, tag: str, path: Path) -> int | None:
+    """Read a side of the image; None if it is absent or 0, as some annotation tools leave it."""
+    if size is None or not (size.findtext(tag) or "").strip():
+        return None
+    value = _number(size, tag, int, "the image's <size>", path)
+    if value > MAX_SIDE:
+        raise AnnotationError(f"<{tag}> is beyond any image", path=path, hint="correct <size>")
+    return int(value) if value > 0 else None
+
+
+def _flag(node: Element, tag: str) -> bool:
+    return (node.findtext(tag) or "0").strip().lower() not in ("", "0", "false", "no")
+
+
+def _text(parent: Element, tag: str, text: str) -> None:
+    SubElement(parent, tag).text = text

@@ -1,0 +1,86 @@
+"""Settings of a detector: all that its model file holds, and how it detects.
+
+Each stage's settings stand beside the code they steer; the defaults are the shipped model's.
+Files of settings hold differences only.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from sppdet.backbones.feature_maps import FeatureConfig
+from sppdet.core.errors import ConfigError
+from sppdet.core.settings import Fraction, Settings
+from sppdet.heads.config import HeadConfig
+from sppdet.proposals.proposer import ProposalConfig
+
+
+class DetectionConfig(Settings):
+    """Scoring and post-processing of regions; `configs/release.toml` has the release's rules."""
+
+    section: ClassVar[str] = "detection"
+
+    softmax_weight: NonNegativeFloat = 0.5
+    """A region's score for a class is its SVM margin plus this much of the logarithm of the
+    probability that fine-tuning's softmax gives the class; 0: the margin alone (release)."""
+    context_weight: NonNegativeFloat = 0.15
+    """And this much of the logarithm of the probability that the image as a whole gives the class;
+    0: nothing (release)."""
+    score_threshold: float = -4.0
+    """A region is kept for a class when its score is above this (release, margins alone: -1.5)."""
+    max_candidates: PositiveInt = 400
+    """At most this many regions per class and image, the best, go on to post-processing."""
+    soft_nms_sigma: NonNegativeFloat = 0.3
+    """Boxes lower the scores of others of their class by IoU^2 over this, where the IoU is above
+    0.2 (soft-NMS, Bodla et al. 2017); 0: greedy NMS instead."""
+    nms_iou: Fraction = 0.6
+    """Of two boxes of a class whose IoU exceeds this, the lower-scored one is dropped: after
+    soft-NMS and voting, and instead of soft-NMS where that is 0 (release: 0.3)."""
+    vote_iou: Fraction = 0.55
+    """A kept box becomes the mean, weighted by exp(score), of the class's boxes that overlap it by
+    at least this IoU ("box voting", Gidaris and Komodakis 2015); 0: boxes stay as they are."""
+    max_per_class: PositiveInt = 100
+    """At most this many boxes are kept per class and image."""
+    box_regression: Literal["mean", "ridge", "learned", "none"] = "mean"
+    """What moves boxes before NMS: the ridge regressors (release), the box deltas that fine-tuning
+    learned, the mean of both, or nothing."""
+    refine_top: NonNegativeInt = 300
+    """The best boxes of an image over all classes, as many as this, are pooled at where they were
+    moved to, scored and moved again, and join the others before NMS (iterative localization,
+    Gidaris and Komodakis 2015); 0: none (release)."""
+    scale_factors: tuple[PositiveFloat, ...] = (1.2,)
+    """An image is shown to the network at each of these times `features.scales`; a region's scores
+    and boxes are the means over all that it is shown at. Each takes about as long as a detection
+    with one. Networks do best on images somewhat larger than those that they were trained on
+    (Touvron et al. 2019)."""
+    flipped_scale_factors: tuple[PositiveFloat, ...] = ()
+    """The flipped image is shown at each of these times `features.scales`; empty: not at all."""
+    display_threshold: float = -0.5
+    """Boxes scored below this are not drawn or printed unless the user asks."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.scale_factors and not self.flipped_scale_factors:
+            raise ConfigError(
+                "detection.scale_factors and detection.flipped_scale_factors are both empty",
+                hint="give one number above 0 or more",
+            )
+        return self
+
+
+class DetectorConfig(Settings):
+    """What a detector is, and how it detects."""
+
+    proposals: ProposalConfig = ProposalConfig()
+    """Selective search: the boxes of an image that are scored."""
+    features: FeatureConfig = FeatureConfig()
+    """Backbone and image scales: what is computed once per image."""
+    head: HeadConfig = HeadConfig()
+    """Pyramid and fully connected layers: what is computed for each region."""
+    detection: DetectionConfig = DetectionConfig()
+    """Scoring and post-processing of an image's regions."""
+    seed: NonNegativeInt = 0
+    """Initial weights, sampling and the images' order follow from this number; proposals, SVMs and
+    box regressors have seeds of their own."""

@@ -1,0 +1,170 @@
+"""Which models a name means: shipped ones, presets, files, several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sppdet.core.errors import ConfigError, ModelFormatError
+from sppdet.core.model_file import SUFFIX, read_header
+from sppdet.core.settings import read_toml
+
+SHIPPED = Path(__file__).parent / "models"
+PRESETS = SHIPPED / "presets"
+FUSIONS = ("mean", "union")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A shipped model: the name to load it by, its file, and what the file says of itself."""
+
+    name: str
+    path: Path
+    description: str
+    classes: tuple[str, ...]
+    size_bytes: int
+    provenance: dict[str, Any]
+
+    @property
+    def trained_on(self) -> str:
+        """The data set and how many of its images, in words; empty if the file does not say."""
+        dataset, images = (self.provenance.get(key) for key in ("dataset", "images"))
+        if not isinstance(dataset, str):
+            return ""
+        return f"{dataset}, {images} images" if isinstance(images, int) else dataset
+
+
+class Member(NamedTuple):
+    """One model that a name stands for.
+
+    Attributes:
+        path: its file.
+        changes: settings tables that it is put under, with where each comes from.
+    """
+
+    path: Path
+    changes: tuple[tuple[Path, Mapping[str, Any]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Models under other settings, as a file `presets/NAME.toml` has them.
+
+    The file has one table `[[members]]` per model, with `model = NAME` and settings of that member
+    alone; settings outside of them are for all members. `fusion` says how several are put together
+    (`Ensemble`).
+    """
+
+    name: str
+    path: Path
+    models: tuple[str, ...]
+    fusion: str
+    settings: Mapping[str, Any]
+    own_settings: tuple[Mapping[str, Any], ...]
+
+    @classmethod
+    def read(cls, path: Path) -> Preset:
+        """Read a preset; ConfigError for a file that names no model or an unknown fusion."""
+        tables = read_toml(path)
+        members, fusion = tables.pop("members", []), tables.pop("fusion", FUSIONS[0])
+        if not members or not all(isinstance(one.get("model"), str) for one in members):
+            raise ConfigError("names no models", path=path, hint="add [[members]] with model = ...")
+        if fusion not in FUSIONS:
+            raise ConfigError(
+                f"fusion is {fusion!r}", path=path, hint=f"use one of {', '.join(FUSIONS)}"
+            )
+        models = tuple(one.pop("model") for one in members)
+        return cls(path.stem, path, models, fusion, tables, tuple(members))
+
+    def members(self, files: Mapping[str, Path] | None = None) -> list[Member]:
+        """List its models; `files` replace shipped ones by name."""
+        found = []
+        for model, own in zip(self.models, self.own_settings, strict=True):
+            path = (files or {}).get(model) or resolve_model(model)
+            tables = tuple((self.path, one) for one in (self.settings, own) if one)
+            found.append(Member(path, tables))
+        return found
+
+
+def list_models() -> list[ModelInfo]:
+    """List the models that come with the package, by name.
+
+    Only their headers are read: whether a file is whole is found out when it is loaded. Raises
+    ModelFormatError if one is not a model.
+    """
+    found = []
+    for name, path in _shipped().items():
+        header = read_header(path)
+        size = path.stat().st_size
+        found.append(
+            ModelInfo(name, path, header.description, header.classes, size, header.provenance)
+        )
+    return found
+
+
+def list_presets() -> list[Preset]:
+    """List the presets that come with the package, by name."""
+    return [Preset.read(path) for path in sorted(PRESETS.glob("*.toml"))]
+
+
+def resolve_model(source: str | Path) -> Path:
+    """Find the file of a model: a string may name a shipped model, anything else is a path.
+
+    Raises ModelFormatError, naming the shipped models, when there is no such thing.
+    """
+    shipped = _shipped()
+    if isinstance(source, str) and source in shipped:
+        return shipped[source]
+    try:
+        path = Path(source).expanduser()
+        if path.exists():
+            return path
+    # A home that is not known, or a name that the file system cannot hold.
+    except (OSError, RuntimeError, ValueError):
+        pass
+    hint = "give the path of a model file"
+    if shipped:
+        names = [*shipped, *(one.stem for one in sorted(PRESETS.glob("*.toml")))]
+        hint += f" or one of the names {', '.join(names)}"
+    raise ModelFormatError("no such model", path=source, hint=hint)
+
+
+def find_preset(source: str | Path) -> Preset | None:
+    """Find the preset of that name, if there is one."""
+    return next((one for one in list_presets() if one.name == source), None)
+
+
+def find_members(source: str | Path) -> list[Member]:
+    """List the models that a source names: a model, a preset, or several with `+` between.
+
+    Raises ModelFormatError as `resolve_model` does.
+    """
+    found = []
+    for name in parse_members(source):
+        preset = find_preset(name)
+        found += [Member(resolve_model(name))] if preset is None else preset.members()
+    return found
+
+
+def parse_members(source: str | Path) -> list[str]:
+    """Split `a+b` into names; a file whose own name holds a plus is one."""
+    try:
+        exists = Path(source).exists()
+    except (OSError, ValueError):
+        exists = False
+    return [str(source)] if exists else str(source).split("+")
+
+
+def training_datasets(source: str | Path) -> list[str]:
+    """List the data sets that a source's models were trained on, where their files say so.
+
+    Reads headers only; raises ModelFormatError as `resolve_model` does.
+    """
+    found = [read_header(one.path).provenance.get("dataset") for one in find_members(source)]
+    return [name for name in found if isinstance(name, str)]
+
+
+def _shipped() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(SHIPPED.glob(f"*{SUFFIX}"))}

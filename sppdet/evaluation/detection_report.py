@@ -1,0 +1,212 @@
+"""Detection results as tables for people and as JSON-able dicts for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sppdet.evaluation.coco_ap import CocoResult
+from sppdet.evaluation.error_analysis import CAUSES, ClassErrors, ErrorAnalysis
+from sppdet.evaluation.operating_points import OperatingPoint, best_common_point, best_points
+from sppdet.evaluation.proposal_recall import ProposalRecall
+from sppdet.evaluation.tables import SIZE_NAMES, figures, json_number, size_bands, table
+from sppdet.evaluation.voc_ap import ClassResult, VocResult
+
+_COCO_FIGURES = {
+    "ap": "AP, IoU 0.50:0.95",
+    "ap50": "AP, IoU 0.50",
+    "ap75": "AP, IoU 0.75",
+    "ap_small": "AP, small",
+    "ap_medium": "AP, medium",
+    "ap_large": "AP, large",
+    "ar1": "recall, 1 detection",
+    "ar10": "recall, 10 detections",
+    "ar100": "recall, 100 detections",
+    "ar_small": "recall, small",
+    "ar_medium": "recall, medium",
+    "ar_large": "recall, large",
+}
+
+
+def recall_by_size(results: Sequence[ClassResult]) -> tuple[float, ...]:
+    """Share of objects found per size of `SIZE_NAMES`; nan where there are none."""
+    bands = size_bands(
+        np.concatenate([np.zeros(0, np.float32), *(r.object_areas for r in results)])
+    )
+    found = np.concatenate([np.zeros(0, np.bool_), *(r.found for r in results)])
+    return tuple(_share(found[bands == band]) for band in range(len(SIZE_NAMES)))
+
+
+def voc_table(result: VocResult) -> str:
+    """Format a row per class and one of means: AP, final recall, recall by object size, counts."""
+    header = [
+        "class",
+        "AP 11-point",
+        "AP area",
+        "recall",
+        *(f"recall {size}" for size in SIZE_NAMES),
+        "objects",
+        "detections",
+    ]
+    rows = [
+        [
+            each.name,
+            *figures([each.ap11, each.ap_area, each.final_recall, *recall_by_size([each])]),
+            str(each.npos),
+            str(each.n_detections),
+        ]
+        for each in result.classes
+    ]
+    rows.append(
+        [
+            "mean",
+            *figures([result.map11, result.map_area, _mean_recall(result)]),
+            *figures(recall_by_size(result.classes)),
+            str(sum(each.npos for each in result.classes)),
+            str(sum(each.n_detections for each in result.classes)),
+        ]
+    )
+    return "\n".join([table(header, rows), "", *_voc_notes(result)])
+
+
+def _voc_notes(result: VocResult) -> list[str]:
+    notes = [
+        f"{result.dataset}, {result.n_images} images, IoU >= {result.min_iou:g}; difficult objects"
+        " are not counted. Sizes: small below 32 x 32 pixels, large from 96 x 96; their recall in"
+        " the last row is over all objects."
+    ]
+    if result.left_out:
+        notes.append(f"Without objects, and in no mean: {', '.join(result.left_out)}.")
+    return notes
+
+
+def voc_dict(result: VocResult) -> dict[str, Any]:
+    """Collect the figures of `voc_table` under fixed names; None where there is none."""
+    return {
+        "dataset": result.dataset,
+        "images": result.n_images,
+        "min_iou": result.min_iou,
+        "map11": json_number(result.map11),
+        "map_area": json_number(result.map_area),
+        "recall": json_number(_mean_recall(result)),
+        "recall_by_size": _by_size(recall_by_size(result.classes)),
+        "left_out": list(result.left_out),
+        "classes": {
+            each.name: {
+                "ap11": json_number(each.ap11),
+                "ap_area": json_number(each.ap_area),
+                "recall": json_number(each.final_recall),
+                "recall_by_size": _by_size(recall_by_size([each])),
+                "objects": each.npos,
+                "detections": each.n_detections,
+            }
+            for each in result.classes
+        },
+    }
+
+
+def thresholds_table(result: VocResult) -> str:
+    """Format a row per class and one of all: the score of the highest F1, and figures there.
+
+    The last row is of the one threshold with the highest mean F1, and of means over the classes.
+    """
+    points = (*best_points(result), best_common_point(result))
+    rows = [[one.name, *figures([one.threshold, *_precision_to_f1(one)])] for one in points]
+    return table(["class", "threshold", "precision", "recall", "F1"], rows)
+
+
+def thresholds_dict(result: VocResult) -> dict[str, Any]:
+    """Collect the figures of `thresholds_table`: by class name under `classes`, and under `all`."""
+    return {
+        "classes": {one.name: _point_dict(one) for one in best_points(result)},
+        "all": _point_dict(best_common_point(result)),
+    }
+
+
+def _point_dict(point: OperatingPoint) -> dict[str, float | None]:
+    names = ("threshold", "precision", "recall", "f1")
+    values = (point.threshold, *_precision_to_f1(point))
+    return {name: json_number(value) for name, value in zip(names, values, strict=True)}
+
+
+def _precision_to_f1(point: OperatingPoint) -> tuple[float, float, float]:
+    return point.precision, point.recall, point.f1
+
+
+def coco_table(result: CocoResult) -> str:
+    """Format COCO's twelve figures, one per row."""
+    rows = [[text, *figures([getattr(result, name)])] for name, text in _COCO_FIGURES.items()]
+    return table(["COCO metric", "value"], rows)
+
+
+def coco_dict(result: CocoResult, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Collect COCO's figures under the names of `CocoResult`; `class_ap` by class name."""
+    out: dict[str, Any] = {name: json_number(getattr(result, name)) for name in _COCO_FIGURES}
+    out["class_ap"] = {n: json_number(v) for n, v in zip(classes, result.class_ap, strict=True)}
+    return out
+
+
+def errors_table(analysis: ErrorAnalysis) -> str:
+    """Format a row per class and their sum: false positives by cause, missed objects by size."""
+    header = ["class", "examined", *CAUSES, *(f"missed {size}" for size in SIZE_NAMES)]
+    rows = [_error_row(each) for each in (*analysis.classes, analysis.total)]
+    note = (
+        "Examined: the best-scored false positives of the class. Missed: objects that no"
+        " detection found, of all of that size."
+    )
+    return "\n".join([table(header, rows), "", note])
+
+
+def _error_row(each: ClassErrors) -> list[str]:
+    missed = [f"{m} of {n}" for m, n in zip(each.missed, each.objects, strict=True)]
+    return [each.name, str(each.n_examined), *(str(n) for n in each.causes), *missed]
+
+
+def errors_dict(analysis: ErrorAnalysis) -> dict[str, Any]:
+    """Collect counts by class name under `classes`, and their sum under `all`."""
+    return {
+        "classes": {each.name: _error_counts(each) for each in analysis.classes},
+        "all": _error_counts(analysis.total),
+    }
+
+
+def _error_counts(each: ClassErrors) -> dict[str, Any]:
+    return {
+        "examined": each.n_examined,
+        "causes": dict(zip(CAUSES, each.causes, strict=True)),
+        "objects": dict(zip(SIZE_NAMES, each.objects, strict=True)),
+        "missed": dict(zip(SIZE_NAMES, each.missed, strict=True)),
+    }
+
+
+def proposal_table(results: Sequence[ProposalRecall]) -> str:
+    """Format a row per result: limit, mean proposals, recall at each threshold, ABO, MABO.
+
+    The results share their thresholds.
+    """
+    thresholds = results[0].thresholds if results else ()
+    header = ["limit", "proposals", *(f"recall {t:g}" for t in thresholds), "ABO", "MABO"]
+    rows = [
+        [
+            "all" if each.limit is None else str(each.limit),
+            f"{each.mean_proposals:.0f}",
+            *figures([*each.recall, each.abo, each.mabo]),
+        ]
+        for each in results
+    ]
+    return table(header, rows)
+
+
+def _mean_recall(result: VocResult) -> float:
+    """Mean over the classes that have objects, as the mean AP is."""
+    return _share(np.array([each.final_recall for each in result.classes if each.npos]))
+
+
+def _share(values: np.ndarray[tuple[int, ...], np.dtype[Any]]) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _by_size(values: tuple[float, ...]) -> dict[str, float | None]:
+    return {size: json_number(value) for size, value in zip(SIZE_NAMES, values, strict=True)}

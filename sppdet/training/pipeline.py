@@ -1,0 +1,123 @@
+"""The whole training, stage after stage, each skipped when its inputs have not changed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from sppdet.backbones.base import without_cudnn
+from sppdet.backbones.feature_maps import FeatureExtractor
+from sppdet.core.errors import TrainingError
+from sppdet.core.files import atomic_write_json
+from sppdet.core.progress import Progress
+from sppdet.core.settings import to_dict
+from sppdet.core.types import Dataset
+from sppdet.core.versions import versions
+from sppdet.detection.detector import Detector
+from sppdet.heads.head import RegionHead
+from sppdet.training.checkpoints import StageStore, TrainingContext
+from sppdet.training.compression import compress_head
+from sppdet.training.config import TrainingConfig
+from sppdet.training.data import prepare_data
+from sppdet.training.finetune_stage import finetune_head
+from sppdet.training.region_pass import LABEL, collect_regions
+from sppdet.training.statistics import quantization_error
+from sppdet.training.svm_stage import train_svms
+
+MODEL_FILE = "model.safetensors"
+LOG_FILE = "train.json"
+# By this share of their norm 8-bit integers may change maps without a word: twice what is usual.
+MUCH_ERROR = 0.2
+
+
+def train(
+    config: TrainingConfig,
+    dataset: Dataset,
+    run_dir: Path,
+    *,
+    progress: Progress,
+    device: str = "cpu",
+    cache_dir: Path | None = None,
+    description: str = "",
+    workers: int = 0,
+) -> Path:
+    """Train a detector; the path of its model file, `run_dir / "model.safetensors"`.
+
+    Stages whose inputs are unchanged are not run again, and an interrupted one goes on where it
+    was last saved; either way the model is the same, byte for byte, as from one unbroken run on
+    the same machine (on a GPU: up to rounding).
+
+    Args:
+        config: all settings.
+        dataset: the training images.
+        run_dir: the stages' results; made if missing.
+        progress: shows how far each stage is.
+        device: where the backbone runs and fine-tuning takes place.
+        cache_dir: proposals and feature maps, which runs may share; `run_dir / "cache"` by default.
+        description: one line about the model, kept in its file.
+        workers: threads that compute proposals; 0 for one per core. No result depends on it.
+
+    Raises TrainingError when images cannot be read, no class has an object, or the loss is not
+    finite.
+    """
+    if not any(len(sample.labels) for sample in dataset):
+        raise TrainingError(f"{dataset.name} has no objects", hint="check the annotations")
+    config = config.settled(len(dataset))
+    cache = cache_dir if cache_dir is not None else run_dir / "cache"
+    extractor = FeatureExtractor(config.features, seed=config.seed, device=device)
+    clock = _Clock()
+    with without_cudnn():
+        data = prepare_data(config, dataset, cache, extractor, progress, workers=workers)
+        clock.mark("proposals and feature maps")
+        store = StageStore(run_dir, config, data.key())
+        context = TrainingContext(config, data, store, progress)
+        tuned = finetune_head(context)
+    clock.mark("fine-tuning")
+    head = compress_head(context, tuned).freeze(quantize=config.features.quantize)
+    _warn_of_quantization(context, head)
+    clock.mark("compression")
+    regions = collect_regions(context, head)
+    clock.mark(LABEL)
+    svms = train_svms(context, head, regions.miner)
+    clock.mark("hard negatives")
+    stages = (extractor, head, svms, regions.regressors, regions.context)
+    detector = Detector(dataset.classes, config.detector(), *stages)
+    path = run_dir / MODEL_FILE
+    detector.save(path, description=description, provenance=_provenance(context))
+    atomic_write_json(run_dir / LOG_FILE, {"seconds": clock.seconds, "config": to_dict(config)})
+    return path
+
+
+def _warn_of_quantization(context: TrainingContext, head: RegionHead) -> None:
+    error = quantization_error(head, context.data)
+    if error > MUCH_ERROR:
+        context.progress.say(
+            f"the fine-tuned stages' maps change by {100 * error:.0f} % in 8-bit integers, "
+            "which may cost accuracy: --set features.quantize=false computes them in floats"
+        )
+
+
+def _provenance(context: TrainingContext) -> dict[str, object]:
+    dataset, config = context.data.dataset, context.config
+    return {
+        "dataset": dataset.name,
+        "images": len(dataset),
+        "objects": sum(len(sample.labels) for sample in dataset),
+        "steps": config.finetune.steps,
+        "seed": config.seed,
+        "training": config.training_settings(),
+        **versions(),
+    }
+
+
+class _Clock:
+    """Wall-clock seconds of each stage, for the log beside the model (never in it)."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def mark(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = round(now - self._last, 1)
+        self._last = now
