@@ -24,6 +24,15 @@ def voc_root() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def sets_root() -> Path:
+    """The folder of other people's data sets, as they lie there; skips where it is not at hand."""
+    folder = Path(os.environ.get("SPPDET_SETS", ROOT.parent / "shared" / "data" / "sets"))
+    if not folder.is_dir():
+        pytest.skip(f"no data sets under {folder}; set SPPDET_SETS to their folder")
+    return folder
+
+
 def _is_here(host: object) -> bool:
     if not host or host in ("localhost", b"localhost"):
         return True

@@ -30,3 +30,12 @@ def test_links_to_our_own_files_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
     for name in re.findall(r"\b((?:configs|scripts)/[\w/]+\.(?:toml|py))", text):
         assert (ROOT / name).is_file(), name
+
+
+def test_layouts_of_data_name_what_builds_them() -> None:
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if "`tests/" in line]
+    assert len(rows) > 25
+    for row in rows:
+        file, name = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)[0]
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), row

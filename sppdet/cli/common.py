@@ -1,85 +1,25 @@
-"""Steps that several commands share: data set, settings, model, failed images, cost."""
+"""Steps that several commands share: settings, model, failed images, cost."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import typer
 
-from sppdet.core.errors import DatasetError, SppdetError
+from sppdet.core.errors import SppdetError
 
 if TYPE_CHECKING:
     from sppdet.core.progress import Advance
     from sppdet.core.settings import Settings
-    from sppdet.core.types import Dataset
     from sppdet.detection.detector import Detector
     from sppdet.detection.ensemble import Ensemble
 
 Config = TypeVar("Config", bound="Settings")
 Item = TypeVar("Item", bound=Hashable)
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """A data set as the options of a command name it."""
-
-    data: Path
-    split: str
-    year: int | None = None
-    images: Path | None = None
-    classes: str | None = None
-    limit: int | None = None
-
-    @property
-    def is_coco(self) -> bool:
-        """Whether it is one COCO file rather than a VOC folder."""
-        return self.data.suffix.lower() == ".json"
-
-    @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """The chosen classes; None for all."""
-        chosen = self.classes
-        return None if chosen is None else tuple(name.strip() for name in chosen.split(","))
-
-    @property
-    def file_split(self) -> str:
-        """Name of the split in the names of result files."""
-        return self.data.stem if self.is_coco else Path(self.split).stem
-
-    def load(self, problems: list[SppdetError] | None = None) -> Dataset:
-        """Load the data set; raises DatasetError or AnnotationError as its reader does.
-
-        With `problems`, what is wrong with single images of a VOC folder is gathered there.
-        """
-        from sppdet.datasets import load_coco, load_voc
-
-        names = self.class_names
-        if not self.is_coco:
-            dataset = load_voc(
-                self.data,
-                self.split,
-                year=self.year,
-                classes=names,
-                ignore_unknown=names is not None,
-                problems=problems,
-            )
-        elif self.images is None:
-            raise DatasetError(
-                "a COCO file does not say where its images are",
-                path=self.data,
-                hint="add --images DIR",
-            )
-        else:
-            dataset = load_coco(self.data, self.images, names, ignore_unknown=names is not None)
-        if self.limit is None or self.limit >= len(dataset):
-            return dataset
-        first = dataset.samples[: self.limit]
-        return replace(dataset, name=f"{dataset.name}, first {self.limit}", samples=first)
 
 
 def load_config(

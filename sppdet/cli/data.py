@@ -1,23 +1,40 @@
-"""`sppdet data`: get, make and check data sets."""
+"""`sppdet data`: get, make, check, split and convert data sets."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections import Counter
-from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from sppdet.cli.common import DataSource, Failures, attempt
-from sppdet.cli.options import ClassesOption, DataArgument, ImagesOption, YearOption, examples
-from sppdet.core.errors import DatasetError, SppdetError
+from sppdet.cli.common import warn
+from sppdet.cli.dataset import ALL, DataSource, print_findings
+from sppdet.cli.options import (
+    ClassesOption,
+    CopyOption,
+    DataArgument,
+    FormatOption,
+    ImagesOption,
+    StrictOption,
+    YearOption,
+    examples,
+)
+from sppdet.core.errors import DatasetError
 
-if TYPE_CHECKING:
-    from sppdet.core.types import Dataset
 
-data = typer.Typer(no_args_is_help=True, help="Get, make and check data sets.")
+class TargetFormat(StrEnum):
+    """Formats that are written."""
+
+    VOC = "voc"
+    COCO = "coco"
+    YOLO = "yolo"
+    CSV = "csv"
+
+
+data = typer.Typer(no_args_is_help=True, help="Get, make, check, split and convert data sets.")
 
 
 def register(app: typer.Typer) -> None:
@@ -76,7 +93,8 @@ def synthetic(
             "one split of one year of a devkit",
             "sppdet data check VOCdevkit --year 2007 --split val",
         ),
-        ("a COCO file", "sppdet data check instances.json --images photos/"),
+        ("images elsewhere", "sppdet data check instances.json --images photos/"),
+        ("for a program", "sppdet data check my-data --json > report.json"),
     )
 )
 def check(
@@ -84,37 +102,132 @@ def check(
     split: Annotated[
         str | None, typer.Option("--split", help="Check this split only.", show_default="all")
     ] = None,
+    format: FormatOption = None,
     year: YearOption = None,
     images: ImagesOption = None,
     classes: ClassesOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Read every annotation and image of a data set, name what is wrong, count what is there."""
-    from sppdet.core.images import read_sample
-    from sppdet.core.progress import terminal_progress
+    """Read every annotation and image of a data set, name all that is wrong, count what is there.
 
-    chosen = DataSource(source, split or "", year, images, classes)
-    failures: Failures[str | Path] = Failures()
-    read: set[Path] = set()
-    for name in [split] if split is not None else _splits(chosen):
-        problems: list[SppdetError] = []
-        try:
-            dataset = replace(chosen, split=name).load(problems)
-        except SppdetError as error:
-            failures.add(str(error), error)
-            continue
-        for problem in problems:
-            failures.add(str(problem), problem)
-        unread = {sample.path: sample for sample in dataset if sample.path not in read}
-        read |= unread.keys()
-        label = f"{dataset.name}: reading images"
-        with terminal_progress().task(label, len(unread)) as advance:
-            outcomes = ((path, attempt(read_sample)(sample)) for path, sample in unread.items())
-            for _ in failures.skip(outcomes, advance):
-                pass
-        typer.echo(_format_counts(dataset))
-    if len(failures.errors) == 1:  # It has been printed; a sum would say it again.
+    The exit code is 1 if anything is wrong.
+    """
+    from sppdet.datasets.tools.check import check_dataset, format_report
+
+    names = DataSource(source, classes=classes).class_names
+    report = check_dataset(
+        source,
+        format=format,
+        classes=names,
+        images=images,
+        year=year,
+        split=None if split == ALL else split,
+    )
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2, allow_nan=False))
+    else:
+        typer.echo(format_report(report))
+    if report.problems or report.refused:
         raise typer.Exit(1)
-    failures.finish(f"problems in {source}")
+
+
+@data.command(
+    epilog=examples(
+        ("a fifth of the images to evaluate on", "sppdet data split my-data --out data/mine"),
+        ("", "sppdet train data/mine --run runs/mine"),
+        ("lists of image ids alone", "sppdet data split my-data --lists --out data/lists"),
+        ("", "sppdet train my-data --split data/lists/train.txt --run runs/mine"),
+    )
+)
+def split(
+    source: DataArgument,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="A new folder.", show_default=False)
+    ],
+    val: Annotated[float, typer.Option(help="Share of the images to evaluate on.")] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another draw.")] = 0,
+    lists: Annotated[
+        bool, typer.Option("--lists", help="Write train.txt and val.txt only, of image ids.")
+    ] = False,
+    copy: CopyOption = False,
+    of: Annotated[
+        str | None,
+        typer.Option("--split", help="Split this part of the data; all for all images."),
+    ] = None,
+    format: FormatOption = None,
+    year: YearOption = None,
+    images: ImagesOption = None,
+    classes: ClassesOption = None,
+    strict: StrictOption = False,
+) -> None:
+    """Split a data set at random into train and val, each class by its share.
+
+    Written in its own format, or COCO's where that has no writer; the images are linked.
+    """
+    from sppdet.core.files import new_folder
+    from sppdet.datasets.splits import hold_out, write_split_list
+    from sppdet.datasets.tools.convert import TARGETS, Target, convert_dataset
+
+    if not 0 < val < 1:
+        raise DatasetError(f"--val {val:g} is no share", hint="give one between 0 and 1")
+    opened = DataSource(source, of, format, year, images, classes, strict).open()
+    if of is None and opened.raw.splits:
+        raise DatasetError(
+            f"has splits: {', '.join(opened.raw.splits)}",
+            path=source,
+            hint=f"name the one to split, or {ALL}: --split",
+        )
+    typer.echo(opened.describe("splitting"))
+    rest, held = hold_out(opened.load(), val, seed)
+    if lists:
+        with new_folder(out) as folder:
+            write_split_list(folder / "train.txt", rest)
+            write_split_list(folder / "val.txt", held)
+    else:
+        to: Target = next((name for name in TARGETS if name == opened.format), "coco")
+        print_findings(convert_dataset({"train": rest, "val": held}, out, to, copy=copy))
+    typer.echo(f"{out}: {len(rest)} train and {len(held)} val images")
+
+
+@data.command(
+    epilog=examples(
+        ("for a YOLO training", "sppdet data convert my-data data/yolo --to yolo"),
+        ("with the images in it", "sppdet data convert my-data data/coco --to coco --copy"),
+    )
+)
+def convert(
+    source: DataArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.", show_default=False)],
+    to: Annotated[TargetFormat, typer.Option("--to", help="The format.", show_default=False)],
+    copy: CopyOption = False,
+    format: FormatOption = None,
+    year: YearOption = None,
+    images: ImagesOption = None,
+    classes: ClassesOption = None,
+    strict: StrictOption = False,
+) -> None:
+    """Write a data set in another format, with its splits; what that cannot hold is told."""
+    from sppdet.datasets.raw import Findings
+    from sppdet.datasets.tools.convert import convert_dataset, load_splits
+
+    findings = Findings()
+    splits = load_splits(
+        source,
+        findings,
+        format=format,
+        images=images,
+        year=year,
+        classes=DataSource(source, classes=classes).class_names,
+        strict=strict,
+    )
+    if to is not TargetFormat.VOC and {"train", "val", "trainval"} <= splits.keys():
+        del splits["trainval"]
+        typer.echo("trainval is train and val together: not written apart")
+    print_findings(findings)
+    print_findings(convert_dataset(splits, out, to.value, copy=copy))
+    objects = sum(len(sample.labels) for one in splits.values() for sample in one)
+    counts = ", ".join(f"{len(one)} {name or 'images'}" for name, one in splits.items())
+    typer.echo(f"{out}: {counts}; {objects} objects")
 
 
 @data.command(
@@ -136,7 +249,7 @@ def crops(
     ],
     split: Annotated[
         list[str] | None,
-        typer.Option("--split", help="May be given many times.", show_default="train"),
+        typer.Option("--split", help="May be given many times.", show_default="train, else all"),
     ] = None,
     margin: Annotated[
         float,
@@ -148,18 +261,23 @@ def crops(
     min_side: Annotated[
         int, typer.Option(min=1, help="Leave out boxes with a shorter side, in pixels.")
     ] = 1,
+    format: FormatOption = None,
     year: YearOption = None,
     images: ImagesOption = None,
     classes: ClassesOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Cut the objects out of a data set, into a folder for each class."""
     from sppdet.core.progress import terminal_progress
     from sppdet.datasets import write_object_crops
+    from sppdet.datasets.splits import TRAIN_SPLITS
 
-    failures: Failures[str] = Failures()
-    for name in split or ["train"]:
-        dataset = DataSource(source, name, year, images, classes).load()
-        folder = out / Path(name).stem
+    unusable = 0
+    names: list[str | None] = [*split] if split else [None]
+    for name in names:
+        opened = DataSource(source, name, format, year, images, classes, strict).open(TRAIN_SPLITS)
+        dataset = opened.load(max_lost=1.0)
+        folder = out / opened.file_split
         counts = write_object_crops(
             dataset,
             folder,
@@ -169,46 +287,12 @@ def crops(
             progress=terminal_progress(),
         )
         for problem in counts.problems:
-            failures.add(str(problem), problem)
+            warn(str(problem))
+        unusable += len(counts.problems) + opened.count_unusable()
         typer.echo(f"{folder}: {sum(counts.crops.values())} objects, {counts.left_out} left out")
         width = max(len(one) for one in counts.crops)
         for one, count in counts.crops.items():
             typer.echo(f"  {one:<{width}}  {count:>6}")
-    failures.finish("images could not be used")
-
-
-def _splits(source: DataSource) -> list[str]:
-    """List the names of all splits; a COCO file is one, without a name."""
-    from sppdet.datasets import voc_folder, voc_splits
-
-    if source.is_coco:
-        return [""]
-    folder = voc_folder(source.data, source.year)
-    names = list(voc_splits(folder))
-    if not names:
-        raise DatasetError(
-            "has no splits",
-            path=folder,
-            hint="write image ids, one per line, to ImageSets/Main/train.txt",
-        )
-    return names
-
-
-def _format_counts(dataset: Dataset) -> str:
-    """Format the numbers of images and objects of a data set, one line per class."""
-    objects: Counter[int] = Counter()
-    difficult: Counter[int] = Counter()
-    holding: Counter[int] = Counter()
-    for sample in dataset:
-        objects.update(sample.labels.tolist())
-        difficult.update(sample.labels[sample.difficult].tolist())
-        holding.update(set(sample.labels.tolist()))
-    empty = sum(not len(sample.labels) for sample in dataset)
-    width = max(len(name) for name in dataset.classes)
-    lines = [f"{dataset.name}: {len(dataset)} images ({empty} without objects)"]
-    lines += [
-        f"  {name:<{width}}  {objects[k]:>6} objects ({difficult[k]} difficult)"
-        f" in {holding[k]} images"
-        for k, name in enumerate(dataset.classes)
-    ]
-    return "\n".join(lines)
+    if unusable:
+        warn(f"{unusable} images could not be used")
+        raise typer.Exit(1)

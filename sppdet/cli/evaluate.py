@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sppdet.cli.common import DataSource, format_cost, load_detector, use_threads, warn
+from sppdet.cli.common import format_cost, load_detector, use_threads, warn
+from sppdet.cli.dataset import DataSource, OpenData, count_images, match_classes
 from sppdet.cli.options import (
     CacheOption,
     ClassesOption,
     ConfigOption,
     DataArgument,
     DeviceOption,
+    FormatOption,
     ImagesOption,
     LimitOption,
     ModelOption,
     SetOption,
     SplitOption,
+    StrictOption,
     ThreadsOption,
     YearOption,
     examples,
 )
+from sppdet.cli.result_files import read_results, write_detections
 
 if TYPE_CHECKING:
     from sppdet.core.types import Dataset, Detections
@@ -33,14 +38,22 @@ if TYPE_CHECKING:
 REPORT = "report.json"
 
 
+class Metric(StrEnum):
+    """Whose figures."""
+
+    VOC = "voc"
+    COCO = "coco"
+    BOTH = "both"
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     app.command(
         epilog=examples(
             ("the shipped model on VOC2007", "sppdet evaluate VOCdevkit --year 2007 --split test"),
-            ("yours", "sppdet evaluate data/shapes --model runs/shapes/model.safetensors"),
+            ("yours", "sppdet evaluate my-data/ --model runs/mine/model.safetensors"),
             ("result files", "sppdet evaluate VOCdevkit --year 2007 --split test --results found/"),
-            ("a COCO file", "sppdet evaluate val.json --images photos/ --model mine.safetensors"),
+            ("another tool's", "sppdet evaluate my-data/ --results runs/detect/exp/labels"),
         )
     )(evaluate)
 
@@ -48,22 +61,23 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     source: DataArgument,
     model: ModelOption = "default",
-    split: SplitOption = "val",
+    split: SplitOption = None,
     results: Annotated[
         Path | None,
         typer.Option(
             "--results",
             metavar="PATH",
-            help="Use these results, not a model: a folder of comp4 files, or a COCO .json.",
+            help="Use these results, not a model: a folder of comp4 files or of YOLO's text files"
+            " with confidences, a COCO .json, or a .csv.",
         ),
     ] = None,
     out: Annotated[
         Path,
         typer.Option("--out", "-o", metavar="DIR", help=f"Gets the detections and {REPORT}."),
     ] = Path("runs/evaluate"),
-    coco: Annotated[
-        bool | None,
-        typer.Option("--coco/--no-coco", help="COCO's figures too.", show_default="a COCO file's"),
+    metric: Annotated[
+        Metric | None,
+        typer.Option("--metric", help="Whose figures.", show_default="COCO's for COCO data"),
     ] = None,
     errors: Annotated[
         bool, typer.Option("--errors", help="Also tell why detections are wrong.")
@@ -71,9 +85,11 @@ def evaluate(
     thresholds: Annotated[
         bool, typer.Option("--thresholds", help="Also tell at which scores to draw the line.")
     ] = False,
+    format: FormatOption = None,
     year: YearOption = None,
     images: ImagesOption = None,
     classes: ClassesOption = None,
+    strict: StrictOption = False,
     limit: LimitOption = None,
     config: ConfigOption = None,
     changes: SetOption = None,
@@ -81,17 +97,20 @@ def evaluate(
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
 ) -> None:
-    """Measure average precision (AP), class by class, as the Pascal VOC devkit does.
+    """Measure average precision (AP) per class, as the Pascal VOC devkit or COCO's does.
 
-    With --cache, an interrupted evaluation goes on where it stopped; that takes about 0.6 MB
-    of disk per image.
+    The classes are those that the model and the data share. With --cache, an interrupted
+    evaluation goes on where it stopped; that takes about 0.6 MB of disk per image.
 
-    Writes VOC result files (comp4_det_*) and a report, and prints the table.
+    Writes result files (comp4_det_*; COCO's JSON for COCO data) and a report, prints the table.
     """
-    chosen = DataSource(source, split, year, images, classes, limit)
-    dataset = chosen.load()
+    data = DataSource(source, split, format, year, images, classes, strict, limit)
+    opened = _open(data, None if results is not None else model)
+    typer.echo(opened.describe("evaluating on"))
     if results is not None:
-        detections = _read_results(results, chosen, dataset)
+        dataset = opened.load()
+        typer.echo(f"{count_images(dataset)}\n")
+        detections = read_results(results, opened, dataset)
     else:
         from sppdet.core.jit import warm_up
         from sppdet.core.progress import terminal_progress
@@ -99,16 +118,18 @@ def evaluate(
 
         use_threads(threads)
         detector = load_detector(model, device, config, changes)
-        _warn_of_training_images(model, dataset)
+        dataset = opened.load(match_classes(detector.classes, opened))
+        typer.echo(count_images(dataset))
+        _warn_of_training_images(model, opened)
         progress = terminal_progress()
         warm_up(announce=progress.say)
         start = time.perf_counter()
         detections = detect_dataset(detector, dataset, cache, progress, workers=threads or 0)
-        _write_detections(out, chosen, dataset, detections)
+        write_detections(out, opened, dataset, detections)
         seconds = time.perf_counter() - start
         typer.echo(f"{len(dataset)} images detected in {format_cost(seconds)}\n")
-    as_coco = chosen.is_coco if coco is None else coco
-    report = _report(dataset, detections, coco=as_coco, errors=errors, thresholds=thresholds)
+    by_data = Metric.COCO if opened.format == "coco" else Metric.VOC
+    report = _report(dataset, detections, metric or by_data, errors=errors, thresholds=thresholds)
     report["source"] = model if results is None else str(results)
 
     from sppdet.core.files import atomic_write_json
@@ -117,53 +138,46 @@ def evaluate(
     typer.echo(f"\nwritten to {out}")
 
 
-def _warn_of_training_images(model: str, dataset: Dataset) -> None:
+def _open(data: DataSource, model: str | None) -> OpenData:
+    """Read the annotations; choose `val`, else `test`, else what was held out of the training."""
+    from sppdet.datasets.splits import EVALUATION_SPLITS, HELD_OUT_FILE, select_images
+
+    opened = data.open(EVALUATION_SPLITS)
+    held_out = None if model is None else Path(model).parent / HELD_OUT_FILE
+    if opened.is_chosen and opened.split is None and held_out is not None and held_out.is_file():
+        from sppdet.core.errors import DatasetError
+
+        try:
+            select_images(opened.raw, str(held_out))
+        except DatasetError:  # another data set's
+            return opened
+        return replace(opened, split=str(held_out))
+    return opened
+
+
+def _warn_of_training_images(model: str, opened: OpenData) -> None:
     """Warn if one of the model's networks was trained on images of the data set."""
+    from sppdet.datasets.splits import HELD_OUT_FILE
     from sppdet.detection.model_zoo import training_datasets
 
-    name = dataset.name.partition(",")[0]
+    name, split = opened.raw.name, opened.split
+    if split is not None and Path(split).name == HELD_OUT_FILE:
+        return
     for trained in training_datasets(model):
-        whole, _, split = trained.partition(",")[0].rpartition(" ")
-        parts = ("train", "val", "trainval") if split == "trainval" else (split,)
-        if name in {f"{whole} {part}" for part in parts}:
-            warn(f"{model} was trained on {trained}: figures on {name} say nothing of new images")
-
-
-def _category_ids(source: DataSource, dataset: Dataset) -> list[int] | None:
-    """List the COCO file's own category ids, in the order of the classes; None for a VOC folder."""
-    if not source.is_coco:
-        return None
-    categories = json.loads(source.data.read_bytes())["categories"]
-    ids = {category["name"]: int(category["id"]) for category in categories}
-    return [ids[name] for name in dataset.classes]
-
-
-def _read_results(results: Path, source: DataSource, dataset: Dataset) -> Mapping[str, Detections]:
-    from sppdet.evaluation.coco_results import read_coco_detections
-    from sppdet.evaluation.voc_results import read_voc_detections
-
-    if results.suffix.lower() == ".json":
-        return read_coco_detections(results, dataset, category_ids=_category_ids(source, dataset))
-    return read_voc_detections(results, dataset, split=source.file_split)
-
-
-def _write_detections(
-    out: Path, source: DataSource, dataset: Dataset, detections: Mapping[str, Detections]
-) -> None:
-    from sppdet.evaluation.coco_results import write_coco_detections
-    from sppdet.evaluation.voc_results import write_voc_detections
-
-    write_voc_detections(out, dataset, detections, split=source.file_split)
-    if source.is_coco:
-        ids = _category_ids(source, dataset)
-        write_coco_detections(out / "detections.json", dataset, detections, category_ids=ids)
+        whole, _, part = trained.partition(",")[0].partition(f"{name} ")
+        if whole or not part:
+            continue
+        parts = ("train", "val", "trainval") if part == "trainval" else (part,)
+        if split is None or split in parts or part.startswith("without "):
+            shown = f"{name} {split}" if split is not None else name
+            warn(f"{model} was trained on {trained}: figures on {shown} say nothing of new images")
 
 
 def _report(
     dataset: Dataset,
     detections: Mapping[str, Detections],
+    metric: Metric,
     *,
-    coco: bool,
     errors: bool,
     thresholds: bool,
 ) -> dict[str, Any]:
@@ -183,14 +197,16 @@ def _report(
     from sppdet.evaluation.voc_ap import evaluate_voc
 
     voc = evaluate_voc(dataset, detections)
-    typer.echo(voc_table(voc))
-    report: dict[str, Any] = {"voc": voc_dict(voc)}
+    report: dict[str, Any] = {"dataset": dataset.name, "metric": metric.value}
+    if metric is not Metric.COCO:
+        typer.echo(voc_table(voc))
+        report["voc"] = voc_dict(voc)
     if thresholds:
         typer.echo(f"\n{thresholds_table(voc)}")
         report["thresholds"] = thresholds_dict(voc)
-    if coco:
+    if metric is not Metric.VOC:
         figures = evaluate_coco(dataset, detections)
-        typer.echo(f"\n{coco_table(figures)}")
+        typer.echo(("\n" if report.keys() & {"voc", "thresholds"} else "") + coco_table(figures))
         report["coco"] = coco_dict(figures, dataset.classes)
     if errors:
         analysis = analyze_errors(dataset, detections)

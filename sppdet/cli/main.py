@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sppdet.cli import classify_train, data, detect, evaluate, models, propose, settings, train
+from sppdet.cli import classify_train, data, detect, evaluate, models, propose, train
 from sppdet.cli.options import examples
 from sppdet.core.errors import SppdetError
 from sppdet.core.versions import installed
@@ -54,7 +54,6 @@ propose.register(app)
 classify_train.register(app)
 data.register(app)
 models.register(app)
-settings.register(app)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

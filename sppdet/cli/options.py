@@ -37,12 +37,28 @@ DataArgument = Annotated[
     Path,
     typer.Argument(
         metavar="DATA",
-        help="A data set: a VOCdevkit or VOC-format folder, or a COCO instances file (.json).",
+        help="A data set, a folder or file: VOC XML, COCO, YOLO, CSV, Label Studio, CVAT or"
+        " LabelMe. Its layout is found out.",
         show_default=False,
     ),
 ]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="Read it as voc, coco, labelstudio, cvat, labelme, yolo or csv.",
+        show_default="found out",
+    ),
+]
 SplitOption = Annotated[
-    str, typer.Option("--split", help="A name in ImageSets/Main, or a .txt file of image ids.")
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="NAME",
+        help="train, val, test or another part that the data has; all; or a .txt file of ids.",
+        show_default="chosen, and told",
+    ),
 ]
 YearOption = Annotated[
     int | None,
@@ -50,7 +66,11 @@ YearOption = Annotated[
 ]
 ImagesOption = Annotated[
     Path | None,
-    typer.Option("--images", metavar="DIR", help="Where the images of a COCO file are."),
+    typer.Option(
+        "--images",
+        metavar="DIR",
+        help="Where the images are, if the annotations do not tell.",
+    ),
 ]
 ClassesOption = Annotated[
     str | None,
@@ -59,6 +79,13 @@ ClassesOption = Annotated[
         metavar="A,B,..",
         help="Use these classes only, and leave out objects of any other.",
     ),
+]
+StrictOption = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse the data at the first thing that is wrong with it."),
+]
+CopyOption = Annotated[
+    bool, typer.Option("--copy", help="Copy the images, rather than link to them.")
 ]
 LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="Use the first so many images only.")

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sppdet.cli.common import DataSource, Failures, format_cost, load_config, use_threads
+from sppdet.cli.common import Failures, format_cost, load_config, use_threads
+from sppdet.cli.dataset import DataSource
 from sppdet.cli.options import (
     CacheOption,
     ConfigOption,
+    FormatOption,
     ImagesOption,
     LimitOption,
     SetOption,
@@ -53,12 +55,13 @@ def propose(
     ],
     split: Annotated[
         str | None,
-        typer.Option("--split", help="The split of the data set to propose on."),
+        typer.Option("--split", help="The split to propose on; all for all images."),
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all boxes to this file.")
     ] = None,
     cache: CacheOption = None,
+    format: FormatOption = None,
     year: YearOption = None,
     images: ImagesOption = None,
     limit: LimitOption = None,
@@ -75,11 +78,11 @@ def propose(
     from sppdet.training.config import TrainingConfig
 
     if split is not None and len(inputs) > 1:
-        raise DatasetError("--split goes with one data set", hint="name one folder or COCO file")
+        raise DatasetError("--split goes with one data set", hint="name one folder or file")
     dataset = (
         None
         if split is None
-        else DataSource(Path(inputs[0]), split, year, images, None, limit).load()
+        else DataSource(Path(inputs[0]), split, format, year, images, limit=limit).load()
     )
     paths = find_images(inputs) if dataset is None else [sample.path for sample in dataset]
     proposer = make_proposer(load_config(TrainingConfig, config, changes).proposals)

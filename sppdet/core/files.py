@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -26,6 +27,8 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     The parent folder is made if missing. Killed at any moment, `path` holds all of the old bytes
     or all of the new ones.
     """
+    if path.is_dir():  # the error of renaming would name the temporary file
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     part = Path(name)

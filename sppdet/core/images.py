@@ -36,6 +36,9 @@ _TIFF_BITS_PER_SAMPLE = 258
 _TIFF_PHOTOMETRIC = 262
 _WHITE_IS_ZERO = 0
 
+# EXIF orientations that turn an image by 90 degrees, so that its sides change places.
+SWAPPING_ORIENTATIONS = frozenset((5, 6, 7, 8))
+
 _pillow_limit_lock = threading.Lock()
 
 
@@ -93,11 +96,20 @@ def image_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     Raises:
         ImageError: as `read_image`.
     """
+    width, height, orientation = stored_size(path, max_pixels=max_pixels)
+    return (height, width) if orientation in SWAPPING_ORIENTATIONS else (width, height)
+
+
+def stored_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int, int]:
+    """Return the width and height as stored, and the EXIF orientation (1 to 8) that turns them.
+
+    Raises:
+        ImageError: as `image_size`.
+    """
     with _opened(path, max_pixels) as image:
-        width, height = image.size
         # Pillow gives a TIFF's size upright already.
-        turned = image.format != "TIFF" and _swaps_sides(image)
-        return (height, width) if turned else (width, height)
+        orientation = 1 if image.format == "TIFF" else _orientation(image)
+        return (*image.size, orientation)
 
 
 def read_sample(sample: Sample, *, max_pixels: int = MAX_PIXELS) -> ImageArray:
@@ -112,7 +124,7 @@ def read_sample(sample: Sample, *, max_pixels: int = MAX_PIXELS) -> ImageArray:
     if (width, height) != (sample.width, sample.height):
         stated = f"{sample.width}x{sample.height}"
         problem = f"is {width}x{height} pixels, but its annotation says {stated}"
-        hint = "annotate this very file, or correct <size> (an EXIF turn swaps the sides)"
+        hint = "annotate this very file, or correct that size (an EXIF turn swaps the sides)"
         raise ImageError(problem, path=sample.path, hint=hint)
     return image
 
@@ -223,12 +235,13 @@ def _pillow_limit(max_pixels: int) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _swaps_sides(image: Image.Image) -> bool:
-    """Return whether the EXIF orientation turns the image by 90 degrees (Exif 2.32, tag 0x0112)."""
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation (Exif 2.32, tag 0x0112); 1, upright, if there is none."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        value = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # a damaged EXIF block, as in `read_image`
-        return False
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _to_rgb(image: Image.Image, path: Path) -> ImageArray:

@@ -148,7 +148,7 @@ def to_toml(settings: Settings, table: str = "") -> str:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read the tables of a TOML file; ConfigError if it cannot be read or is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError("no such config file", path=path, hint="check the path") from None
     except OSError as error:

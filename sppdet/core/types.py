@@ -64,6 +64,8 @@ class Sample:
         labels: `int64 (N,)`, index into the data set's classes.
         difficult: `bool (N,)`, VOC's flag: ignored by the evaluator, used as ground truth when
             training (as the SPP-net release and R-CNN do).
+        areas: `float32 (N,)`, square pixels of the objects' masks, where the data set states them
+            (COCO); None elsewhere.
     """
 
     image_id: str
@@ -73,12 +75,15 @@ class Sample:
     boxes: FloatArray
     labels: IntArray
     difficult: BoolArray
+    areas: FloatArray | None = None
 
     def __post_init__(self) -> None:
         boxes = as_boxes(self.boxes)
         object.__setattr__(self, "boxes", boxes)
         object.__setattr__(self, "labels", _frozen(self.labels, np.int64, (len(boxes),)))
         object.__setattr__(self, "difficult", _frozen(self.difficult, np.bool_, (len(boxes),)))
+        if self.areas is not None:
+            object.__setattr__(self, "areas", _frozen(self.areas, np.float32, (len(boxes),)))
 
 
 @dataclass(frozen=True, slots=True)

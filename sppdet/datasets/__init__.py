@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sppdet.datasets.class_folders import LabeledImages, load_class_folders
-from sppdet.datasets.coco import load_coco
+from sppdet.datasets.formats.coco import load_coco
+from sppdet.datasets.load import load_dataset
 from sppdet.datasets.object_crops import write_object_crops
 from sppdet.datasets.synthetic import SYNTHETIC_CLASSES, make_synthetic_voc
 from sppdet.datasets.voc import VOC_CLASSES, load_voc, voc_folder, voc_splits
@@ -16,6 +17,7 @@ __all__ = [
     "download_voc",
     "load_class_folders",
     "load_coco",
+    "load_dataset",
     "load_voc",
     "make_synthetic_voc",
     "voc_folder",

@@ -74,7 +74,7 @@ class ClassList:
         raise AnnotationError(
             f"{what} has the unknown class {name!r}",
             path=path,
-            hint=f"{advice}, or leave such objects out (ignore_unknown)",
+            hint=f"{advice} (classes.txt); in Python, ignore_unknown=True leaves such objects out",
         )
 
 

@@ -133,8 +133,8 @@ def voc_folder(root: Path, year: int | None = None) -> Path:
 def voc_splits(folder: Path) -> tuple[str, ...]:
     """List the splits in `ImageSets/Main`, without per-class lists such as `dog_train`."""
     stems = sorted(path.stem for path in (folder / "ImageSets" / "Main").glob("*.txt"))
-    whole = set(stems)
-    return tuple(s for s in stems if "_" not in s or s.rsplit("_", 1)[1] not in whole)
+    per_class = class_lists(folder)
+    return tuple(stem for stem in stems if stem not in per_class)
 
 
 def read_split(folder: Path, split: str) -> tuple[str, ...]:
@@ -156,7 +156,9 @@ def read_split(folder: Path, split: str) -> tuple[str, ...]:
         raise DatasetError(
             f"the split cannot be read ({error})", path=path, hint="give a text file of ids"
         ) from None
-    ids = [image_id for line in text.splitlines() if (image_id := _parse_line(line))]
+    has_flags = not is_path and split in class_lists(folder)
+    lines = (_parse_flag(line) if has_flags else line.strip() for line in text.splitlines())
+    ids = [image_id for image_id in lines if image_id]
     if not ids:
         raise DatasetError("the split lists no images", path=path, hint="write one id per line")
     image_id, count = Counter(ids).most_common(1)[0]
@@ -165,12 +167,18 @@ def read_split(folder: Path, split: str) -> tuple[str, ...]:
     return tuple(ids)
 
 
-def _parse_line(line: str) -> str:
-    """Read the id on a line; "" for a blank line and an image that a per-class list marks -1."""
-    fields = line.split()
-    if len(fields) == 2 and fields[1] in ("-1", "0", "1"):
-        return "" if fields[1] == "-1" else fields[0]
+def _parse_flag(line: str) -> str:
+    """Read the id on a line of a per-class list; "" for a blank line and an image marked -1."""
+    image_id, _, flag = line.strip().rpartition(" ")
+    if flag in ("-1", "0", "1"):
+        return "" if flag == "-1" else image_id.strip()
     return line.strip()
+
+
+def class_lists(folder: Path) -> frozenset[str]:
+    """The per-class lists in `ImageSets/Main`: `dog_train` where a `train` is."""
+    stems = {path.stem for path in (folder / "ImageSets" / "Main").glob("*.txt")}
+    return frozenset(s for s in stems if "_" in s and s.rsplit("_", 1)[1] in stems)
 
 
 def _read_classes(folder: Path) -> tuple[str, ...]:
@@ -183,7 +191,11 @@ def _read_classes(folder: Path) -> tuple[str, ...]:
         raise DatasetError(
             f"cannot be read ({error})", path=path, hint="write one class name per line"
         ) from None
-    return tuple(line.strip() for line in lines if line.strip())
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(set(names)) < len(names):
+        name = Counter(names).most_common(1)[0][0]
+        raise DatasetError(f"names {name!r} twice", path=path, hint="name each class once")
+    return names
 
 
 def _read_sample(folder: Path, image_id: str, classes: ClassList) -> Sample:
@@ -197,10 +209,14 @@ def _read_sample(folder: Path, image_id: str, classes: ClassList) -> Sample:
     return make_sample(image_id, image, (width, height), objects)
 
 
+def _capitalize(suffix: str) -> str:
+    return f".{suffix[1:].capitalize()}"
+
+
 def _image_path(folder: Path, image_id: str, annotation: VocAnnotation, path: Path) -> Path:
     """Find the image by its id, as the devkit does; failing that, by its `<filename>`."""
-    suffixes = sorted(IMAGE_SUFFIXES | {s.upper() for s in IMAGE_SUFFIXES})
-    for suffix in (".jpg", *suffixes):
+    spellings = {f(s) for s in IMAGE_SUFFIXES for f in (str.lower, str.upper, _capitalize)}
+    for suffix in (".jpg", *sorted(spellings)):
         image = folder / f"{image_id}{suffix}"
         if image.is_file():
             return image

@@ -6,8 +6,12 @@ half-open box is `(xmin - 1, ymin - 1, xmax, ymax)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import codecs
+import math
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostring
 
@@ -17,15 +21,28 @@ from defusedxml import ElementTree as SafeTree
 from sppdet.core.errors import AnnotationError
 from sppdet.datasets.annotations import MAX_SIDE, Box, ClassList, LabeledBox, check_box
 
+# As VOC 2005 and copies of it have for a flag that nobody set.
+_NO = frozenset(("", "0", "0.0", "false", "no", "unspecified"))
+
+_DECLARED = re.compile(rb"\s*<\?xml[^>]{0,80}?encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
+# Lists, as Python knows encodings that are none of text, or slow.
+_SINGLE_BYTE = re.compile(
+    r"(us-)?ascii|utf-?16(le|be)?|iso[-_]8859[-_]\d\d?|latin[-_]?1|(windows-|cp)125\d|koi8-[ru]"
+)
+_MULTIBYTE = frozenset(("gbk", "gb2312", "gb18030", "cp936", "big5", "cp950")) | frozenset(
+    ("shift-jis", "sjis", "cp932", "euc-jp", "euc-kr", "cp949")
+)
+
 
 @dataclass(frozen=True, slots=True)
 class VocObject:
-    """One object: class name, half-open box in pixels, and VOC's flags."""
+    """One object: class name, half-open box in pixels, VOC's flags, place in its file from 1."""
 
     name: str
     box: Box
     difficult: bool = False
     truncated: bool = False
+    number: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +61,13 @@ class VocAnnotation:
     objects: tuple[VocObject, ...]
 
 
-def read_annotation(path: Path) -> VocAnnotation:
+def read_annotation(path: Path, problems: list[str] | None = None) -> VocAnnotation:
     """Read an annotation file; an object needs `name` and `bndbox` only.
+
+    Args:
+        path: the file, in UTF-8 or UTF-16, or another encoding that it declares.
+        problems: gathers what is wrong with single objects, which are left out, rather than
+            raise at the first; a size that is no number is then None.
 
     Raises:
         AnnotationError: missing, not XML, with a DOCTYPE or entities (refused, as they can reach
@@ -59,10 +81,22 @@ def read_annotation(path: Path) -> VocAnnotation:
             hint="give a file whose root is <annotation>",
         )
     size = root.find("size")
-    width, height = (_side(size, side, path) for side in ("width", "height"))
+    try:
+        width, height = (_side(size, side, path) for side in ("width", "height"))
+    except AnnotationError:
+        if problems is None:
+            raise
+        width = height = None
     filename = (root.findtext("filename") or "").strip() or None
-    objects = tuple(_object(node, n, path) for n, node in enumerate(root.findall("object"), 1))
-    return VocAnnotation(filename, width, height, objects)
+    objects = []
+    for number, node in enumerate(root.findall("object"), 1):
+        try:
+            objects.append(_object(node, number, path))
+        except AnnotationError as error:
+            if problems is None:
+                raise
+            problems.append(error.message)
+    return VocAnnotation(filename, width, height, tuple(objects))
 
 
 def check_objects(
@@ -114,7 +148,7 @@ def format_annotation(
 
 def _parse(path: Path) -> Element:
     try:
-        root: Element = SafeTree.parse(path, forbid_dtd=True).getroot()
+        root: Element = SafeTree.fromstring(_decode(path.read_bytes()), forbid_dtd=True)
         return root
     except FileNotFoundError:
         raise AnnotationError(
@@ -135,6 +169,32 @@ def _parse(path: Path) -> Element:
         ) from None
 
 
+def _decode(data: bytes) -> bytes | str:
+    """Decode what Expat does not know (GBK and other encodings of several bytes per letter).
+
+    Text without a right declaration, as labelImg writes it on some machines, is Latin-1: every
+    byte has a meaning there, and the names of files and classes stay apart.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data
+    declared = _DECLARED.match(data)
+    encoding = "utf-8" if declared is None else declared[1].decode("ascii").lower()
+    if encoding.replace("_", "-") in _MULTIBYTE:
+        # As the file says; many are UTF-8 all the same.
+        for name in (encoding, "utf-8-sig"):
+            with suppress(UnicodeDecodeError, LookupError):
+                return data.decode(name)
+        return data.decode("latin-1")
+    if encoding in ("utf-8", "utf8"):
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            return data.decode("latin-1")
+    if _SINGLE_BYTE.fullmatch(encoding) is None:
+        raise ValueError(f"unknown encoding {encoding}")
+    return data
+
+
 def _object(node: Element, number: int, path: Path) -> VocObject:
     what = f"object {number}"
     # `find` sees direct children only: the <part>s of VOC2012's persons have boxes of their own.
@@ -147,19 +207,16 @@ def _object(node: Element, number: int, path: Path) -> VocObject:
             f"{what} ({name}) has no <bndbox>", path=path, hint="add its box, or remove the object"
         )
     xmin, ymin, xmax, ymax = (
-        _number(bndbox, tag, float, f"{what} ({name})", path)
-        for tag in ("xmin", "ymin", "xmax", "ymax")
+        _number(bndbox, tag, f"{what} ({name})", path) for tag in ("xmin", "ymin", "xmax", "ymax")
     )
     box = (xmin - 1.0, ymin - 1.0, xmax, ymax)
-    return VocObject(name, box, _flag(node, "difficult"), _flag(node, "truncated"))
+    return VocObject(name, box, _flag(node, "difficult"), _flag(node, "truncated"), number)
 
 
-def _number(
-    parent: Element, tag: str, convert: Callable[[str], float], what: str, path: Path
-) -> float:
+def _number(parent: Element, tag: str, what: str, path: Path) -> float:
     text = (parent.findtext(tag) or "").strip()
     try:
-        return convert(text)
+        return float(text)
     except ValueError:
         found = f"{text!r}" if text else "nothing"
         raise AnnotationError(
@@ -170,17 +227,17 @@ def _number(
 
 
 def _side(size: Element | None, tag: str, path: Path) -> int | None:
-    """Read a side of the image; None if it is absent or 0, as some annotation tools leave it."""
+    """Read a side of the image (`160`, `160.0`); None if it is absent or 0, as some tools do."""
     if size is None or not (size.findtext(tag) or "").strip():
         return None
-    value = _number(size, tag, int, "the image's <size>", path)
+    value = _number(size, tag, "the image's <size>", path)
     if value > MAX_SIDE:
         raise AnnotationError(f"<{tag}> is beyond any image", path=path, hint="correct <size>")
-    return int(value) if value > 0 else None
+    return int(value) if value >= 1 and not math.isnan(value) else None
 
 
 def _flag(node: Element, tag: str) -> bool:
-    return (node.findtext(tag) or "0").strip().lower() not in ("", "0", "false", "no")
+    return (node.findtext(tag) or "0").strip().lower() not in _NO
 
 
 def _text(parent: Element, tag: str, text: str) -> None:

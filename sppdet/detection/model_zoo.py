@@ -149,12 +149,23 @@ def find_members(source: str | Path) -> list[Member]:
 
 
 def parse_members(source: str | Path) -> list[str]:
-    """Split `a+b` into names; a file whose own name holds a plus is one."""
+    """Split `a+b` into names; a file whose own name holds a plus is one, also if missing."""
+    names = str(source).split("+")
+    is_path = "/" in str(source) and not any(_is_known(name) for name in names)
+    if is_path or _exists(source):
+        return [str(source)]
+    return names
+
+
+def _is_known(name: str) -> bool:
+    return name in _shipped() or find_preset(name) is not None or _exists(name)
+
+
+def _exists(path: str | Path) -> bool:
     try:
-        exists = Path(source).exists()
-    except (OSError, ValueError):
-        exists = False
-    return [str(source)] if exists else str(source).split("+")
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def training_datasets(source: str | Path) -> list[str]:

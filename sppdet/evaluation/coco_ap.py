@@ -3,7 +3,8 @@
 A difficult object is handed over as a crowd (`iscrowd`), the one flag by which pycocotools leaves
 an object out: a detection of it is neither right nor wrong, as in the VOC devkit. COCO measures a
 crowd by the share of the *detection* that lies in it, so a small box within a difficult object is
-left out too, where the devkit would count it as false. Object areas are those of the boxes.
+left out too, where the devkit would count it as false. An object's size is its mask's area where
+the data set states it (`Sample.areas`), as pycocotools takes it from a COCO file, else its box's.
 """
 
 from __future__ import annotations
@@ -100,7 +101,15 @@ def _ground_truth(dataset: Dataset) -> list[dict[str, Any]]:
     truth = flatten_ground_truth(dataset)
     crowd = truth.difficult.astype(np.int64).tolist()
     plain = _annotations(truth.images, truth.labels, truth.boxes)
-    return [{**item, "iscrowd": flag} for item, flag in zip(plain, crowd, strict=True)]
+    stated = [
+        area
+        for sample in dataset
+        for area in ([None] * len(sample.boxes) if sample.areas is None else sample.areas.tolist())
+    ]
+    return [
+        {**item, "iscrowd": flag, "area": item["area"] if area is None else area}
+        for item, flag, area in zip(plain, crowd, stated, strict=True)
+    ]
 
 
 def _results(flat: FlatDetections) -> list[dict[str, Any]]:

@@ -120,7 +120,7 @@ def read_voc_detections(folder: Path, dataset: Dataset, *, split: str) -> dict[s
 def _read_file(path: Path, positions: Mapping[str, int]) -> list[_Row]:
     """Read image position, score, and 1-based inclusive box of each line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise EvaluationError(
             "the result file is missing",

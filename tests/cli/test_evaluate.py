@@ -13,7 +13,7 @@ from sppdet.core.model_file import load_model, save_model
 from sppdet.core.types import Dataset, Detections
 from sppdet.datasets import load_voc
 from sppdet.evaluation.voc_results import write_voc_detections
-from tests.cli.conftest import Run, assert_one_line
+from tests.cli.conftest import Run
 
 
 def _perfect(dataset: Dataset) -> dict[str, Detections]:
@@ -29,7 +29,7 @@ def test_evaluate_result_files(run: Run, shapes: Path, tmp_path: Path) -> None:
     dataset = load_voc(shapes, "val")
     write_voc_detections(tmp_path / "found", dataset, _perfect(dataset), split="val")
     out = tmp_path / "out"
-    more = ("--coco", "--errors", "--thresholds")
+    more = ("--metric", "both", "--errors", "--thresholds")
     ran = run("evaluate", shapes, "--results", tmp_path / "found", "--out", out, *more)
     assert ran.code == 0
     assert "AP 11-point" in ran.out
@@ -57,7 +57,9 @@ def test_evaluate_on_some_classes_and_images(run: Run, shapes: Path, tmp_path: P
 
 def test_missing_result_files_are_named(run: Run, shapes: Path, tmp_path: Path) -> None:
     ran = run("evaluate", shapes, "--results", tmp_path, "--out", tmp_path / "out")
-    assert_one_line(ran, "comp4_det_val_", "missing")
+    assert ran.code == 1
+    assert "comp4_det_val_" in ran.err.splitlines()[-1]
+    assert "missing" in ran.err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 
@@ -68,8 +70,13 @@ def test_evaluate_a_model_then_its_result_files(
     ran = run("evaluate", shapes, "--model", model, "--out", first)
     assert ran.code == 0
     assert "AP 11-point" in ran.out
-    assert len(list(first.glob("comp4_det_val_*.txt"))) == len(load_voc(shapes, "val").classes)
-    assert run("evaluate", shapes, "--results", first, "--out", second).code == 0
+    known = load_model(model)[0].classes
+    assert len(list(first.glob("comp4_det_val_*.txt"))) == len(known)
+    again = ("evaluate", shapes, "--results", first, "--out", second)
+    last = run(*again).err.splitlines()[-1]
+    assert "1 of 6 result files are missing" in last
+    assert last.endswith(f"--classes {','.join(known)}")
+    assert run(*again, "--classes", ",".join(known)).code == 0
     reports = [json.loads((out / "report.json").read_text()) for out in (first, second)]
     assert reports[0]["voc"] == reports[1]["voc"]
 

@@ -191,3 +191,9 @@ def test_config_digests_do_not_see_the_order_of_keys() -> None:
     assert config_digest({"a": 1}) != config_digest({"a": 1.5})
     with pytest.raises(ValueError, match="JSON"):
         config_digest(float("nan"))
+
+
+def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError) as caught:
+        atomic_write_bytes(tmp_path, b"1")
+    assert caught.value.filename == str(tmp_path)

@@ -107,6 +107,12 @@ def test_a_file_holds_differences_and_overrides_come_after_it(tmp_path: Path) ->
     assert type(got.stage.solver.rate) is float
 
 
+def test_a_byte_order_mark_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "marked.toml"
+    path.write_text("seed = 3\n", encoding="utf-8-sig")
+    assert settings.load(Root, path).seed == 3
+
+
 def test_changes_start_from_the_base() -> None:
     base = Root(stage=Stage(solver=Solver(steps=1, name="b")), seed=9)
     got = settings.load(Root, None, ["stage.solver.steps=2"], base)

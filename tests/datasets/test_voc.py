@@ -329,6 +329,43 @@ def test_order_line_ends_and_marks_of_split_files(devkit: Devkit) -> None:
     assert [s.image_id for s in load_voc(devkit.folder, "dog_val")] == ["b", "c d"]
 
 
+@pytest.mark.parametrize(
+    "ids", [["cam -1", "cam 5"], ["IMG 0", "IMG 1", "IMG 2"], ["night 1"], ["1", "-1"]]
+)
+def test_ids_that_end_in_a_number(devkit: Devkit, ids: list[str]) -> None:
+    for image_id in ids:
+        devkit.add(image_id, xml())
+    devkit.split("train", "\n".join(ids))
+    assert [s.image_id for s in load_voc(devkit.folder, "train")] == ids
+    # A per-class list alone has flags; the ids in it may end in a number too.
+    devkit.split("dog_train", "".join(f"{image_id}  1\n" for image_id in ids) + "gone -1\n")
+    assert [s.image_id for s in load_voc(devkit.folder, "dog_train")] == ids
+
+
+@pytest.mark.parametrize("suffix", [".Jpg", ".Png"])
+def test_sizes_with_a_point_and_endings_with_a_capital(devkit: Devkit, suffix: str) -> None:
+    size = f"<size><width>{WIDTH}.0</width><height>{HEIGHT}.0</height></size>"
+    devkit.add("a", xml(obj(), size=size), suffix)
+    (sample,) = load_voc(devkit.folder, "train")
+    assert (sample.width, sample.height, sample.path.suffix) == (WIDTH, HEIGHT, suffix)
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "big5", "utf-8-sig"])
+def test_encodings_that_files_declare(devkit: Devkit, encoding: str) -> None:
+    name = "\u65e5\u672c"
+    head = "" if encoding == "utf-8-sig" else f'<?xml version="1.0" encoding="{encoding}"?>'
+    path = devkit.add("a", "")
+    path.write_bytes(f"{head}{xml(obj(name))}".encode(encoding))
+    assert read_annotation(path).objects[0].name == name
+
+
+def test_a_class_list_that_repeats_is_named(devkit: Devkit) -> None:
+    (devkit.folder / "classes.txt").write_text("cat\ncat\n")
+    devkit.add("a", xml())
+    with pytest.raises(DatasetError, match=r"classes\.txt: names 'cat' twice"):
+        load_voc(devkit.folder, "train")
+
+
 def test_split_from_a_file_of_ones_own(devkit: Devkit, tmp_path: Path) -> None:
     devkit.add("a", xml())
     mine = tmp_path / "mine.txt"

@@ -167,6 +167,7 @@ def test_a_preset_without_models_or_of_an_unknown_fusion_is_refused(
 def test_a_plus_parts_names_but_not_a_files_own(model: Path) -> None:
     assert parse_members("a+b") == ["a", "b"]
     assert parse_members("a") == ["a"]
+    assert parse_members("runs/07+12/m.safetensors") == ["runs/07+12/m.safetensors"]
     plus = model.with_name("x+y.safetensors")
     plus.write_bytes(model.read_bytes())
     assert parse_members(plus) == [str(plus)]

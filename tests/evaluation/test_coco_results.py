@@ -44,6 +44,12 @@ def test_entries_are_as_coco_documents(tmp_path: Path) -> None:
     ]
 
 
+def test_a_byte_order_mark_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps([SOUND]), encoding="utf-8-sig")
+    assert len(read_coco_detections(path, PAIR)["12"]) == 1
+
+
 def test_pycocotools_takes_the_file(tmp_path: Path) -> None:
     path = tmp_path / "found.json"
     found = {"12": detections_of([(1, 2, 4, 10)], [0.5], [1], PAIR.classes)}

@@ -46,6 +46,14 @@ def test_lines_are_as_the_devkit_documents(tmp_path: Path) -> None:
     ]
 
 
+def test_a_byte_order_mark_is_taken(tmp_path: Path) -> None:
+    found = {"000012": detections_of([(0, 0, 10, 20)], [1], [1], PAIR.classes)}
+    for path in write_voc_detections(tmp_path, PAIR, found, split="val"):
+        path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    back = read_voc_detections(tmp_path, PAIR, split="val")
+    assert rows(back["000012"]) == rows(found["000012"])
+
+
 def test_a_box_without_area_comes_back(tmp_path: Path) -> None:
     found = {"000012": detections_of([(1e-7, 0, 1e-7, 3), (5, 5, 5, 5)], [1, 0], [0, 0])}
     dataset = Dataset("d", CLASSES, PAIR.samples)

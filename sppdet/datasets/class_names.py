@@ -1,0 +1,99 @@
+"""Which classes a data set has: as asked for, as its format lists them, or as its objects do."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from sppdet.core.errors import DatasetError
+from sppdet.datasets.raw import NO_OBJECTS, SIMILAR_NAMES, Findings, RawDataset
+
+
+def choose_classes(
+    raw: RawDataset,
+    asked: Sequence[str] | None,
+    findings: Findings,
+    *,
+    allow_missing: bool = False,
+    path: Path | None = None,
+) -> tuple[str, ...]:
+    """Choose the class names: those asked for, else the format's with objects, else the data's.
+
+    Names are trimmed. Objects count over all splits, so that all have the same labels.
+
+    Raises:
+        DatasetError: no class at all, a name asked for twice or empty, or that no object has.
+    """
+    objects: Counter[str] = Counter()
+    for name, count in Counter(one.name for image in raw.images for one in image.objects).items():
+        objects[trim(name)] += count
+    listed = list(dict.fromkeys(trim(name) for name in raw.classes or ()))
+    known = [*listed, *sorted(name for name in objects if name not in set(listed))]
+    source = path or Path(raw.name)
+    _find_similar(known, source, findings)
+    if asked is not None:
+        return _check_asked(asked, objects, known, allow_missing=allow_missing, path=path)
+    if raw.fixed_classes:
+        return tuple(listed)
+    if not objects:
+        raise DatasetError(
+            "has no object in any image" if raw.images else f"holds no annotations in {raw.format}",
+            path=path,
+            hint="annotate some, or name the folder that holds the annotations too",
+        )
+    if not listed:
+        return tuple(known)
+    for name in listed:
+        if not objects[name]:
+            findings.add(NO_OBJECTS, source, f"{name!r} is listed, but no object has it")
+    return tuple(name for name in listed if objects[name])
+
+
+def trim(name: str) -> str:
+    """Strip a class name, and make runs of blanks in it one blank."""
+    return " ".join(name.split())
+
+
+def _check_asked(
+    asked: Sequence[str],
+    objects: Counter[str],
+    known: Sequence[str],
+    *,
+    allow_missing: bool,
+    path: Path | None,
+) -> tuple[str, ...]:
+    if isinstance(asked, str):
+        raise DatasetError(f"classes is the string {asked!r}", hint=f"give a list: [{asked!r}]")
+    names = [trim(name) for name in asked]
+    if not names or not all(names):
+        raise DatasetError(
+            "the class list is empty or has an empty name", hint="name at least one class"
+        )
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DatasetError(
+            f"the class list repeats {', '.join(repeated)}", hint="name each class once"
+        )
+    missing = [name for name in names if not objects[name]]
+    if missing and (not allow_missing or len(missing) == len(names)):
+        lowered = {name.lower(): name for name in known if objects[name]}
+        near = difflib.get_close_matches(missing[0].lower(), lowered, n=1)
+        have = ", ".join(lowered.values()) or "none"
+        raise DatasetError(
+            f"no object has the class {missing[0]!r}",
+            path=path,
+            hint=f"did you mean {lowered[near[0]]!r}?" if near else f"classes with objects: {have}",
+        )
+    return tuple(names)
+
+
+def _find_similar(names: Sequence[str], source: Path, findings: Findings) -> None:
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault("".join(name.lower().split()), name)
+        if other != name:
+            findings.add(
+                SIMILAR_NAMES, source, f"{other!r} and {name!r} are taken as different classes"
+            )

@@ -1,0 +1,274 @@
+"""VOC XML in every layout that the common tools write."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from sppdet.core.errors import AnnotationError
+from sppdet.datasets.formats.folders import Folder, is_image, stem, walk
+from sppdet.datasets.formats.voc_layout import (
+    GENERIC_NAMES,
+    ImageIndex,
+    has_years,
+    is_voc,
+    read_classes,
+    split_of_folder,
+)
+from sppdet.datasets.raw import (
+    BAD_OBJECT,
+    BROKEN_ANNOTATION,
+    DUPLICATE,
+    NO_ANNOTATION,
+    NOT_LISTED,
+    Findings,
+    RawDataset,
+    RawImage,
+    RawObject,
+)
+from sppdet.datasets.splits import SPLIT_NAMES, read_lines, split_of_name
+from sppdet.datasets.voc import VOC_CLASSES, class_lists, read_split, voc_folder, voc_splits
+from sppdet.datasets.voc_xml import read_annotation
+
+# Of VOC 2012: pictures of classes, with the images' names.
+_YEAR_FOLDER = re.compile(r"VOC\d{4}")
+_NOT_IMAGES = frozenset(("segmentationclass", "segmentationobject", "masks"))
+
+
+def matches(source: Path) -> bool:
+    """Return whether a folder looks like VOC XML."""
+    return is_voc(source)
+
+
+def read(
+    source: Path, findings: Findings, *, year: int | None = None, split: str | None = None
+) -> RawDataset:
+    """Read the annotations of all splits.
+
+    Args:
+        source: a folder in one of the layouts of `voc_layout`.
+        findings: gets what is wrong with single files and objects.
+        year: which of a devkit's years.
+        split: the one that will be chosen. VOC's own data is not read beyond it; it may be a
+            per-class list (`dog_train`), which else are passed over.
+
+    Raises:
+        DatasetError: several years and none named, or a split list or class list that cannot be
+            read.
+    """
+    root = voc_folder(source, year) if year is not None or has_years(source) else source
+    folders = list(walk(root))
+    classes = read_classes(_class_folders(root, folders), findings)
+    reader = _Reader(root, folders, findings)
+    lists = _split_lists(root, split)
+    is_devkit = bool(lists) and _YEAR_FOLDER.fullmatch(root.name) is not None
+    if is_devkit and classes is None:
+        # The classes are known without the other splits, if it is VOC's own.
+        wanted = {split: lists[split]} if split is not None and split in lists else lists
+        own = Findings()
+        images = _Reader(root, folders, own).read_lists(wanted)
+        if _are_voc_classes(images):
+            findings.all += own.all
+            return RawDataset("VOC XML", root.name, images, VOC_CLASSES, tuple(wanted), True)
+    images = reader.read_lists(lists) if lists else reader.read_all()
+    splits = tuple(lists) if lists else _splits(images)
+    return RawDataset("VOC XML", _name(root), images, classes, splits)
+
+
+class _File(NamedTuple):
+    """One annotation file: its folder below the root, its name, the id of its image."""
+
+    parts: tuple[str, ...]
+    name: str
+    image_id: str
+
+
+class _Reader:
+    """The annotation files of a folder, each read once."""
+
+    def __init__(self, root: Path, folders: list[Folder], findings: Findings) -> None:
+        self.root = root
+        self.findings = findings
+        self.files = _annotation_files(folders)
+        self.image_folders = _image_folders(folders)
+        self.index = ImageIndex(self.image_folders)
+        self._read: dict[_File, tuple[RawImage | None, list[tuple[str, str]]]] = {}
+
+    def read_all(self) -> list[RawImage]:
+        """Read every annotation file; folders may be splits."""
+        images: list[RawImage] = []
+        paths: set[Path] = set()
+        for file in self.files:
+            image = self._image(file, None)
+            if image is None:
+                continue
+            if image.path in paths:
+                message = f"annotates {image.path.name}, which another file does"
+                self.findings.add(DUPLICATE, image.source, message, image.split)
+                continue
+            paths.add(image.path)
+            images.append(image)
+        self._find_bare_images(paths)
+        order = {split: place for place, split in enumerate(_splits(images))}
+        return sorted(images, key=lambda image: order.get(image.split or "", len(order)))
+
+    def read_lists(self, lists: dict[str, tuple[str, ...]]) -> list[RawImage]:
+        """Read the annotation files that split lists name."""
+        by_id = {file.image_id: file for file in self.files}
+        by_name = {stem(file.name): file for file in self.files}
+        images = []
+        for split, ids in lists.items():
+            path = self.root / "ImageSets" / "Main" / f"{split}.txt"
+            for line, count in Counter(ids).items():
+                if count > 1:
+                    self.findings.add(DUPLICATE, path, f"lists {line} {count} times", split)
+                file = _find_listed(line, by_id, by_name)
+                if file is None:
+                    message = f"lists {line}, which has no annotation file"
+                    self.findings.add(NOT_LISTED, path, message, split)
+                    continue
+                image = self._image(file, split)
+                if image is not None:
+                    images.append(image)
+        return images
+
+    def _image(self, file: _File, split: str | None) -> RawImage | None:
+        """Make the raw image of an annotation file in a split; None if it is broken."""
+        if file not in self._read:
+            self._read[file] = self._read_image(file)
+        image, problems = self._read[file]
+        where = split or (split_of_folder(file.parts) if image is None else image.split)
+        for kind, message in problems:
+            path = self.root.joinpath(*file.parts, file.name)
+            self.findings.add(kind, path, message, where)
+        return image if image is None or split is None else replace(image, split=split)
+
+    def _read_image(self, file: _File) -> tuple[RawImage | None, list[tuple[str, str]]]:
+        path = self.root.joinpath(*file.parts, file.name)
+        bad_objects: list[str] = []
+        try:
+            annotation = read_annotation(path, bad_objects)
+        except AnnotationError as error:
+            return None, [(BROKEN_ANNOTATION, error.message)]
+        found = self.index.find(file.parts, stem(file.name), annotation.filename)
+        if found is None:
+            # Where it should be, for the message that it is not there.
+            found = self._likely_folder(file.parts), f"{stem(file.name)}.jpg"
+        split = split_of_folder(file.parts) or split_of_folder(found[0])
+        size = None
+        if annotation.width is not None and annotation.height is not None:
+            size = (annotation.width, annotation.height)
+        objects = [
+            RawObject(one.name, one.box, f"object {one.number}", difficult=one.difficult)
+            for one in annotation.objects
+        ]
+        image = self.root.joinpath(*found[0], found[1])
+        raw = RawImage(file.image_id, image, path, size, objects, split)
+        return raw, [(BAD_OBJECT, message) for message in bad_objects]
+
+    def _likely_folder(self, parts: tuple[str, ...]) -> tuple[str, ...]:
+        """Guess the folder of an annotation's missing image: the fullest of its split."""
+        own = (None, split_of_folder(parts))
+        fitting = [one for one in self.image_folders if split_of_folder(one.parts) in own]
+        counts = [(sum(map(is_image, one.files)), one.parts) for one in fitting]
+        return max(counts)[1] if counts else parts
+
+    def _find_bare_images(self, used: set[Path]) -> None:
+        """Find images without an annotation file, in folders where others have one."""
+        folders = {path.parent for path in used}
+        for one in self.image_folders:
+            folder = self.root.joinpath(*one.parts)
+            if folder in folders:
+                for path in (folder / name for name in one.files if is_image(name)):
+                    if path not in used:
+                        split = split_of_folder(one.parts)
+                        self.findings.add(NO_ANNOTATION, path, "no XML file belongs to it", split)
+
+
+def _annotation_files(folders: list[Folder]) -> list[_File]:
+    """List the annotation files; ids are their paths in `Annotations`, or in what they share."""
+    with_xml = [one for one in folders if any(n.lower().endswith(".xml") for n in one.files)]
+    inside = [one for one in with_xml if one.parts[:1] == ("Annotations",)]
+    groups: dict[str | None, list[tuple[str, ...]]] = {}
+    for one in with_xml:
+        groups.setdefault(split_of_folder(one.parts), []).append(one.parts)
+    files = []
+    for one in inside or with_xml:
+        base = 1 if inside else _common(groups[split_of_folder(one.parts)])
+        below = one.parts[base:]
+        files += [
+            _File(one.parts, name, "/".join((*below, stem(name))))
+            for name in one.files
+            if name.lower().endswith(".xml")
+        ]
+    return files
+
+
+def _common(paths: list[tuple[str, ...]]) -> int:
+    """Count the leading names that all paths share."""
+    shortest = min(map(len, paths))
+    same = (len({path[n] for path in paths}) == 1 for n in range(shortest))
+    return next((n for n, one in enumerate(same) if not one), shortest)
+
+
+def _image_folders(folders: list[Folder]) -> list[Folder]:
+    """Select the folders that may hold the images: `JPEGImages` if it is there."""
+    inside = [one for one in folders if one.parts[:1] == ("JPEGImages",)]
+    if inside:
+        return inside
+    return [one for one in folders if not _NOT_IMAGES & {part.lower() for part in one.parts}]
+
+
+def _find_listed(line: str, by_id: dict[str, _File], by_name: dict[str, _File]) -> _File | None:
+    """Find what a line of a split list means: an id, a file's name, a path of another machine."""
+    plain = line.replace("\\", "/").strip("/")
+    last = plain.rsplit("/", 1)[-1]
+    for found, name in ((by_id, line), (by_id, plain), (by_name, last)):
+        for one in (name, stem(name)) if is_image(name) else (name,):
+            if one in found:
+                return found[one]
+    return None
+
+
+def _class_folders(root: Path, folders: list[Folder]) -> list[Path]:
+    """List the folders that a class list may be in: the root, its folders, what holds it."""
+    below = [root.joinpath(*one.parts) for one in folders if len(one.parts) <= 1]
+    return [*below, root.parent] if root.name.lower() in GENERIC_NAMES else below
+
+
+def _split_lists(root: Path, wanted: str | None) -> dict[str, tuple[str, ...]]:
+    """Read the lists in `ImageSets/Main`; of per-class lists, the wanted one alone.
+
+    Empty lists, which CVAT writes for unused splits, are passed over.
+    """
+    lists = {}
+    for name in voc_splits(root):
+        path = root / "ImageSets" / "Main" / f"{name}.txt"
+        if lines := read_lines(path):
+            lists[name] = tuple(lines)
+    if wanted is not None and wanted in class_lists(root):
+        lists[wanted] = read_split(root, wanted)
+    order = {name: place for place, name in enumerate(SPLIT_NAMES)}
+    return dict(sorted(lists.items(), key=lambda item: order.get(item[0], len(order))))
+
+
+def _splits(images: list[RawImage]) -> tuple[str, ...]:
+    """List the splits of images: training first, unknown ones last."""
+    places = {name: place for place, name in enumerate(SPLIT_NAMES)}
+    names = {image.split for image in images if image.split is not None}
+    return tuple(sorted(names, key=lambda s: (places.get(split_of_name(s) or "", 9), s)))
+
+
+def _are_voc_classes(images: list[RawImage]) -> bool:
+    """Return whether most objects are of VOC's 20 classes; own data lies in such folders too."""
+    known = Counter(one.name in VOC_CLASSES for image in images for one in image.objects)
+    return known[True] >= known[False]
+
+
+def _name(root: Path) -> str:
+    """Name a data set by its folder, or by the one above where that says nothing."""
+    root = root.resolve()
+    return root.parent.name if root.name.lower() in GENERIC_NAMES else root.name

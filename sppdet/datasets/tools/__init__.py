@@ -1,0 +1,1 @@
+"""What is done with whole data sets: checking, converting, finding duplicates."""

@@ -1,0 +1,129 @@
+"""The door: what a path is, what is said of it, and paths that are none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sppdet.core.errors import DatasetError
+from sppdet.datasets.load import FORMATS, describe, load_dataset, locate, read_dataset
+from sppdet.datasets.raw import CLIPPED, REPEATED_CLASS, Findings
+from tests.helpers import made_voc
+from tests.helpers.made_voc import write_image, write_pair
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def faults() -> Path:
+    """Inputs that once failed; skips where they are not at hand."""
+    folder = Path(os.environ.get("SPPDET_FAULTS", ROOT.parent / "shared" / "faults"))
+    if not folder.is_dir():
+        pytest.skip(f"no inputs under {folder}; set SPPDET_FAULTS to their folder")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("path", "ids", "found"),
+    [
+        ("07*/data", ["a", "b"], {}),
+        ("09*/voc", ["a", "b"], {CLIPPED: 1}),
+        ("10*/nosets", ["a"], {}),
+        ("10*/labelimg", ["a", "b"], {}),
+        ("10*/roboflow/train", ["a_jpg.rf.0123"], {}),
+        ("10*/cvat", ["sub/img_a"], {}),
+        ("12*/dropped", ["cam -1", "cam 5"], {}),
+        ("12*/night", ["night 1"], {}),
+        ("12*/twice", ["IMG 0", "IMG 1", "IMG 2"], {}),
+        ("17*/voc-floatsize", ["a"], {}),
+        ("17*/voc-Jpg", ["a"], {}),
+        ("17*/voc-gbk", ["a"], {}),
+        ("18*/data", ["a"], {}),
+        ("19*/abs", ["a"], {}),
+        ("19*/dup", ["a"], {REPEATED_CLASS: 1}),
+    ],
+)
+def test_inputs_that_once_failed(
+    faults: Path, path: str, ids: list[str], found: dict[str, int]
+) -> None:
+    (folder,) = faults.glob(path)
+    findings = Findings()
+    data = load_dataset(folder, findings=findings)
+    assert [sample.image_id for sample in data] == ids
+    assert all(len(sample.boxes) == 1 for sample in data)
+    assert dict(findings.counts()) == found
+
+
+def test_inputs_that_are_named(faults: Path) -> None:
+    (data,) = faults.glob("07*/data")
+    for asked, hint in ((["cat", "dgo"], "did you mean 'dog'"), (["Cat"], "did you mean 'cat'")):
+        with pytest.raises(DatasetError, match=f"data: no object has the class .*; {hint}"):
+            load_dataset(data, classes=asked)
+    (huge,) = faults.glob("19*/huge")
+    with pytest.raises(DatasetError, match=r"a\.png: 10000x9000 pixels exceeds the cap") as caught:
+        load_dataset(huge)
+    assert "max_pixels" not in str(caught.value)
+
+
+def test_what_is_said_of_a_set(tmp_path: Path) -> None:
+    made_voc.tensorflow(tmp_path)
+    raw = read_dataset(tmp_path, Findings())
+    said = "VOC XML, 3 images, 6 boxes, 2 classes: cat, dog; splits: train, test"
+    assert describe(raw) == said
+    assert describe(raw, "test") == "VOC XML, 1 image, 2 boxes, 2 classes: cat, dog; split test"
+    write_pair(tmp_path / "one" / "a.jpg", tmp_path / "one" / "a.xml")
+    raw = read_dataset(tmp_path / "one", Findings())
+    assert describe(raw) == "VOC XML, 1 image, 1 box, 1 class: cat; no splits"
+    objects = [(f"class {n}", "1 1 9 9") for n in range(9)]
+    write_pair(tmp_path / "many" / "a.jpg", tmp_path / "many" / "a.xml", *objects)
+    said = describe(read_dataset(tmp_path / "many", Findings()))
+    assert said.endswith("9 classes: class 0, class 1, class 2, class 3, class 4, class 5 and 3 mo"
+                         "re; no splits")  # fmt: skip
+
+
+def test_sets_are_found_at_most_two_folders_down(tmp_path: Path) -> None:
+    made_voc.labelimg(tmp_path / "a" / "b" / "c")
+    for depth in ("a", "a/b", "a/b/c"):
+        assert locate(tmp_path / depth) == ("voc", tmp_path / "a" / "b" / "c")
+    with pytest.raises(DatasetError, match="holds no data set of a known format; known are VOC"):
+        locate(tmp_path)
+
+
+def test_several_sets_are_named(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        made_voc.labelimg(tmp_path / "sets" / name)
+    with pytest.raises(
+        DatasetError, match=r"holds 2 data sets: one \(VOC XML\), two \(VOC XML\); name one"
+    ):
+        load_dataset(tmp_path / "sets")
+
+
+def test_images_without_annotations_are_refused_with_a_word(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "more"):
+        write_image(folder / "a.jpg")
+    with pytest.raises(DatasetError, match=r"holds 2 images, but no annotations.*label them first"):
+        load_dataset(tmp_path)
+    for format in FORMATS:
+        with pytest.raises(DatasetError):
+            load_dataset(tmp_path, format=format)
+    with pytest.raises(DatasetError, match="holds no annotations in VOC XML"):
+        load_dataset(tmp_path, format="voc")
+
+
+def test_paths_and_options_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="gone: no such file or folder"):
+        load_dataset(tmp_path / "gone")
+    with pytest.raises(DatasetError, match="no format 'xml'; formats: voc"):
+        load_dataset(tmp_path, format="xml")
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(DatasetError, match=r"notes\.txt: is not an annotation file"):
+        load_dataset(tmp_path / "notes.txt")
+    made_voc.labelimg(tmp_path)
+    with pytest.raises(DatasetError, match="VOC XML has no use for --images; omit it"):
+        load_dataset(tmp_path, images=tmp_path)
+    with pytest.raises(DatasetError, match="VOC"):
+        load_dataset(tmp_path, year=2007)
+    with pytest.raises(DatasetError, match="no split 'train'; it has no splits: name none"):
+        load_dataset(tmp_path, "train")
