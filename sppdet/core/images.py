@@ -7,10 +7,13 @@ decided here. Color profiles are ignored, as the detector's training data has no
 from __future__ import annotations
 
 import glob
+import logging
 import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +28,17 @@ MAX_PIXELS = 89_000_000
 
 # Pillow opens some fifty formats, several of them old and seldom tested. (Phones' multi-picture
 # JPEGs come in through JPEG; an animation gives its first frame.)
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
 
 _PNM_SUFFIXES = {".ppm", ".pgm", ".pbm", ".pnm"}
 _JPEG_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".mpo"}
-_OTHER_SUFFIXES = {".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+_OTHER_SUFFIXES = {".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".jp2", ".j2k"}
 IMAGE_SUFFIXES = frozenset(_JPEG_SUFFIXES | _PNM_SUFFIXES | _OTHER_SUFFIXES)
+# Photos of phones that Pillow does not read: selected all the same, so that each is named.
+_HEIF_SUFFIXES = frozenset((".heic", ".heif", ".hif"))
+
+_JPEG_END = b"\xff\xd9"
+_warn_once = lru_cache(maxsize=4096)(logging.getLogger(__name__).warning)
 
 _TIFF_BITS_PER_SAMPLE = 258
 _TIFF_PHOTOMETRIC = 262
@@ -47,14 +55,15 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> ImageArray:
 
     The size is read from the header and held against `max_pixels` before any pixel is decoded.
     Gray, palette, 1-bit and CMYK images become RGB; transparency is laid on white; 16-bit
-    samples keep their high byte.
+    samples keep their high byte. A JPEG that lacks its last bytes is decoded as far as it goes,
+    with a warning logged; the rest of it is gray.
 
-    Raises:
-        ImageError: missing, not a regular file, empty, of a format not in `FORMATS`, truncated or
-            corrupt, larger than `max_pixels`, or of 32-bit samples, whose range is unknown.
+    Raises ImageError for a file that is missing, not a regular file, empty, of a format not in
+    `FORMATS`, truncated or corrupt, larger than `max_pixels`, or of 32-bit samples, whose range is
+    unknown.
     """
-    with _opened(path, max_pixels) as image:
-        image.load()
+    with _opened(path, max_pixels) as opened:
+        image = _load(opened, path)
         try:
             ImageOps.exif_transpose(image, in_place=True)
         except MemoryError:
@@ -115,9 +124,8 @@ def stored_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int, 
 def read_sample(sample: Sample, *, max_pixels: int = MAX_PIXELS) -> ImageArray:
     """Read a sample's image, and check that it has the size that the sample states.
 
-    Raises:
-        ImageError: as `read_image`, or a size other than the annotation's, whose boxes would then
-            lie elsewhere than where they were drawn.
+    Raises ImageError as `read_image`, or for a size other than the annotation's, whose boxes would
+    then lie elsewhere than where they were drawn.
     """
     image = read_image(sample.path, max_pixels=max_pixels)
     height, width = image.shape[:2]
@@ -136,8 +144,8 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
     suffix; hidden files are left out. A plain path is taken as it is, even when nothing is there:
     `read_image` then names it, and the rest of a batch can go on.
 
-    Raises:
-        ImageError: a folder without images, or that cannot be listed; a pattern without matches.
+    Raises ImageError for a folder without images, or that cannot be listed, and for a pattern
+    without matches.
     """
     paths: dict[Path, Path] = {}
     for name in inputs:
@@ -152,8 +160,12 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
 
 
 def select_images(paths: Iterable[Path]) -> list[Path]:
-    """Select the files with the suffix of an image, sorted; hidden ones are left out."""
-    images = [p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    """Select the files with the suffix of an image, sorted; hidden ones are left out.
+
+    HEIC photos and links to nothing are among them, for `read_image` to name.
+    """
+    suffixes = IMAGE_SUFFIXES | _HEIF_SUFFIXES
+    images = [p for p in paths if p.suffix.lower() in suffixes and not p.is_dir()]
     return sorted(path for path in images if not path.name.startswith("."))
 
 
@@ -192,6 +204,8 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         raise ImageError(problem, path=path, hint=hint) from None
     except UnidentifiedImageError:
         hint = f"use one of {', '.join(FORMATS)}"
+        if path.suffix.lower() in _HEIF_SUFFIXES:
+            hint = "convert it to JPEG (phones can save photos so)"
         raise ImageError("not an image of an accepted format", path=path, hint=hint) from None
     except PermissionError:
         raise ImageError("may not be read", path=path, hint="change its permissions") from None
@@ -201,6 +215,19 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         problem = f"the image is truncated or corrupt ({error})"
         hint = "restore it from its source, or leave it out"
         raise ImageError(problem, path=path, hint=hint) from error
+
+
+def _load(image: Image.Image, path: Path) -> Image.Image:
+    """Decode an opened image; one anew where only the end of a JPEG is missing."""
+    try:
+        image.load()
+    except OSError as error:
+        if image.format not in ("JPEG", "MPO") or "truncated" not in str(error):
+            raise
+        image = Image.open(BytesIO(path.read_bytes() + _JPEG_END), formats=("JPEG",))
+        image.load()
+        _warn_once(f"{path}: lacks its last bytes; decoded as far as it goes")
+    return image
 
 
 def _check_file(path: Path) -> None:
@@ -221,7 +248,7 @@ def _check_file(path: Path) -> None:
 
 @contextmanager
 def _pillow_limit(max_pixels: int) -> Iterator[None]:
-    """Raise Pillow's own cap, a global of the process, to `max_pixels` if that is higher."""
+    """Raise Pillow's own cap, a global, to `max_pixels` if that is higher."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit is None or max_pixels <= limit:
         yield

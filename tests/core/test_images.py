@@ -262,7 +262,54 @@ def test_multi_picture_jpeg_of_a_phone(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_image(path), np.broadcast_to([255, 0, 0], (16, 32, 3)), atol=3)
 
 
-@pytest.mark.parametrize("suffix", ["jpg", *LOSSLESS, "gif"])
+def test_a_jpeg_that_lacks_its_end_is_decoded_as_far_as_it_goes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ramp = np.arange(160, dtype=np.uint8)[:, None, None] + np.zeros((160, 120, 3), np.uint8)
+    whole = save(tmp_path / "whole.jpg", Image.fromarray(ramp))
+    expected, data, cut = read_image(whole), whole.read_bytes(), tmp_path / "cut.jpg"
+    decoded = []
+    for length in range(1, len(data), max(1, len(data) // 80)):
+        cut.write_bytes(data[:length])
+        try:
+            image = read_image(cut)
+        except ImageError:
+            assert not decoded, "what has a header is decoded"
+            continue
+        assert image.shape == expected.shape
+        same = (image == expected).all(axis=(1, 2))
+        decoded.append(int(same.sum()))
+    # Said once, however often it is read.
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{cut}: lacks its last bytes; decoded as far as it goes"
+    ]
+    assert decoded == sorted(decoded)
+    assert decoded[0] < 20
+    assert decoded[-1] > 130
+
+
+def test_formats_of_phones_and_archives(tmp_path: Path) -> None:
+    for suffix in ("avif", "jp2"):
+        flat = save(tmp_path / f"a.{suffix}", Image.new("RGB", (32, 16), (200, 30, 60)))
+        found = read_image(flat)
+        np.testing.assert_allclose(found, np.broadcast_to([200, 30, 60], (16, 32, 3)), atol=4)
+
+
+def test_nothing_of_a_folder_is_left_out_silently(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.jpg")
+    (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (tmp_path / "c.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "d.jpg").mkdir()
+    (tmp_path / "notes.txt").write_text("no image")
+    found = find_images([str(tmp_path)])
+    assert [path.name for path in found] == ["a.HEIC", "b.jpg", "c.png"]
+    with pytest.raises(ImageError, match=r"a\.HEIC: not an image of.*convert it to JPEG"):
+        read_image(found[0])
+    with pytest.raises(ImageError, match=r"c\.png: no such image file"):
+        read_image(found[2])
+
+
+@pytest.mark.parametrize("suffix", [*LOSSLESS, "gif"])
 def test_truncated_files_raise_at_every_length(tmp_path: Path, suffix: str) -> None:
     pixels = np.random.RandomState(4).randint(0, 256, (40, 30, 3)).astype(np.uint8)
     image = Image.fromarray(pixels)

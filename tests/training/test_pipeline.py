@@ -341,7 +341,7 @@ def test_images_that_cannot_be_read_are_all_named(
     paths = [dataset.samples[1].path, dataset.samples[4].path]
     for path in paths:
         data = path.read_bytes()
-        path.write_bytes(data[: len(data) // 2] if damage == "truncated" else b"GIF of a cat")
+        path.write_bytes(data[:40] if damage == "truncated" else b"GIF of a cat")
         if damage == "missing":
             path.unlink()
     with pytest.raises(TrainingError, match=r"2 of \d images cannot be used") as caught:
