@@ -268,7 +268,7 @@ def test_a_jpeg_that_lacks_its_end_is_decoded_as_far_as_it_goes(
     ramp = np.arange(160, dtype=np.uint8)[:, None, None] + np.zeros((160, 120, 3), np.uint8)
     whole = save(tmp_path / "whole.jpg", Image.fromarray(ramp))
     expected, data, cut = read_image(whole), whole.read_bytes(), tmp_path / "cut.jpg"
-    decoded = []
+    decoded: list[int] = []
     for length in range(1, len(data), max(1, len(data) // 80)):
         cut.write_bytes(data[:length])
         try:
