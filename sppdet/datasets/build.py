@@ -34,7 +34,7 @@ from sppdet.datasets.raw import (
     RawDataset,
     RawObject,
 )
-from sppdet.datasets.splits import match_splits, select_images
+from sppdet.datasets.splits import drop_repeats, match_splits, select_images
 
 # Share of images, or of objects, that may be left out.
 MAX_LOST = 0.1
@@ -83,6 +83,7 @@ def build_dataset(
         AnnotationError: with `strict`, the first finding.
     """
     findings = Findings() if findings is None else findings
+    raw = drop_repeats(raw, findings)
     chosen = select_images(raw, split, path=path)
     is_named = split is not None and chosen.splits == match_splits(raw.splits, split)
     findings.keep_splits(chosen.splits if is_named else None)

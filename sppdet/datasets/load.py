@@ -19,7 +19,7 @@ from sppdet.datasets.class_names import trim
 from sppdet.datasets.formats import coco, csv_boxes, cvat, label_studio, labelme, voc, yolo
 from sppdet.datasets.formats.voc_layout import GENERIC_NAMES
 from sppdet.datasets.raw import Findings, RawDataset
-from sppdet.datasets.splits import select_images
+from sppdet.datasets.splits import drop_repeats, select_images
 
 # A data set is looked for in the folder that is named, and in folders so far below it.
 MAX_DEPTH = 2
@@ -131,7 +131,7 @@ def read_dataset(
     raw = chosen.read(folder, findings, **given)
     if raw.name.lower() in GENERIC_NAMES:
         raw.name = folder.absolute().parent.name or raw.name
-    return raw
+    return drop_repeats(raw, findings)
 
 
 def locate(source: Path, format: str | None = None) -> tuple[str, Path]:

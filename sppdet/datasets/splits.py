@@ -12,7 +12,7 @@ import numpy as np
 from sppdet.core.errors import DatasetError
 from sppdet.core.files import atomic_write_text
 from sppdet.core.types import Dataset, Sample
-from sppdet.datasets.raw import RawDataset, RawImage
+from sppdet.datasets.raw import DUPLICATE, Findings, RawDataset, RawImage
 
 # What tools call the same split; the first is what we call it.
 SPLIT_NAMES: dict[str, tuple[str, ...]] = {
@@ -93,6 +93,24 @@ def select_images(raw: RawDataset, split: str | None, *, path: Path | None = Non
         )
     kept = [image for name in names for image in raw.images if image.split == name]
     return replace(raw, images=_each_once(kept), splits=names)
+
+
+def drop_repeats(raw: RawDataset, findings: Findings) -> RawDataset:
+    """Keep the first of the annotations that a split has of one image, and tell the others."""
+    if len({(image.path, image.split) for image in raw.images}) == len(raw.images):
+        return raw
+    seen: set[tuple[Path, str | None]] = set()
+    kept = []
+    for image in raw.images:
+        key = (image.path, image.split)
+        if key not in seen:
+            seen.add(key)
+            kept.append(image)
+            continue
+        count = len(image.objects)
+        message = f"annotates {image.path} again ({count} object{'s' * (count != 1)} left out)"
+        findings.add(DUPLICATE, image.source, message, image.split)
+    return replace(raw, images=kept)
 
 
 def hold_out(

@@ -15,6 +15,7 @@ from sppdet.datasets.raw import (
     BAD_OBJECT,
     BROKEN_ANNOTATION,
     CLIPPED,
+    DUPLICATE,
     EMPTY_BOX,
     MISSING_IMAGE,
     NO_OBJECTS,
@@ -209,3 +210,13 @@ def test_ten_of_a_kind_are_named(image: Path) -> None:
     assert lines[0] == "12 empty or inverted boxes left out"
     assert len(lines) == 12
     assert lines[-1] == "  and 2 more"
+
+
+def test_an_image_that_is_annotated_twice_is_taken_once_and_told(image: Path) -> None:
+    source = raw(image, objects("cat"), objects("cat dog"), objects("dog"))
+    source.images[1].path = source.images[0].path
+    findings = Findings()
+    dataset = build_dataset(source, findings)
+    assert [len(sample.boxes) for sample in dataset] == [1, 1]
+    assert findings.counts() == {DUPLICATE: 1}
+    assert "again (2 objects left out)" in findings.all[0].message

@@ -170,7 +170,9 @@ def _read_images(
     finders: dict[str | None, ImageFinder] = {}
     by_stem = {} if all(map(is_image, names)) else _index_stems(images or path.parent, listings)
     stems: dict[str | None, set[str]] = {}
-    raw = []
+    # Two names may lead to one file, as `a.jpg` and `a` do: an image has the rows of both.
+    by_place: dict[tuple[Path, str | None], RawImage] = {}
+    sizes: dict[tuple[Path, str | None], set[tuple[int, int] | None]] = {}
     for one in by_name.values():
         parts = name_parts(one.name)
         if not parts:
@@ -185,14 +187,20 @@ def _read_images(
                 listings=listings,
             )
         place = by_stem.get(parts[-1]) or finders[one.split].locate(one.name)
+        key = (place.absolute(), one.split)
+        sizes.setdefault(key, set()).update(one.sizes)
+        if key in by_place:
+            by_place[key].objects += one.objects
+            continue
         image_id = stem(parts[-1]) if is_image(parts[-1]) else parts[-1]
         seen = stems.setdefault(one.split, set())
         if image_id in seen:
             image_id = PurePosixPath(*parts).as_posix()
         seen.add(image_id)
-        size = next(iter(one.sizes)) if len(one.sizes) == 1 else None
-        raw.append(RawImage(image_id, place, path, size, one.objects, one.split))
-    return raw
+        by_place[key] = RawImage(image_id, place, path, None, one.objects, one.split)
+    for key, image in by_place.items():
+        image.size = next(iter(sizes[key])) if len(sizes[key]) == 1 else None
+    return list(by_place.values())
 
 
 def _read_row(

@@ -180,3 +180,15 @@ def test_a_real_set(sets_root: Path) -> None:
         other = same[sample.path.name]
         assert sample.path == other.path
         assert len(sample.boxes) == len(other.boxes)
+
+
+def test_rows_of_one_image_under_two_names_belong_together(tmp_path: Path) -> None:
+    write_images(tmp_path / "imgs")
+    rows = ["imgs/a.jpg,1,2,30,40,cat", "imgs/a,5,6,70,80,dog", "imgs/b.jpg,5,6,70,80,dog"]
+    write_table(tmp_path / "labels.csv", rows)
+    findings = Findings()
+    raw = read_dataset(tmp_path, findings)
+    assert [len(image.objects) for image in raw.images] == [2, 1]
+    dataset = load_dataset(tmp_path, findings=findings)
+    assert [sample.labels.tolist() for sample in dataset] == [[0, 1], [1]]
+    assert not len(findings)
