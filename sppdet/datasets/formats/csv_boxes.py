@@ -17,6 +17,7 @@ from sppdet.datasets.formats.csv_columns import (
     MAX_SAMPLE,
     Columns,
     find_columns,
+    is_cut_short,
     read_rows,
     to_number,
 )
@@ -164,6 +165,11 @@ def _read_images(
 ) -> list[RawImage]:
     path = table.path
     by_name: dict[tuple[str, str | None], _Image] = {}
+    if is_cut_short(table.rows, table.columns):
+        number, row = table.rows.pop()
+        findings.add(
+            BAD_OBJECT, path, f"line {number} is cut short: {', '.join(row)[:60]!r}", split
+        )
     for number, row in table.rows:
         _read_row(table, number, row, split, by_name, findings)
     names = [one.name for one in by_name.values()]
@@ -172,7 +178,6 @@ def _read_images(
     stems: dict[str | None, set[str]] = {}
     # Two names may lead to one file, as `a.jpg` and `a` do: an image has the rows of both.
     by_place: dict[tuple[Path, str | None], RawImage] = {}
-    sizes: dict[tuple[Path, str | None], set[tuple[int, int] | None]] = {}
     for one in by_name.values():
         parts = name_parts(one.name)
         if not parts:
@@ -188,18 +193,17 @@ def _read_images(
             )
         place = by_stem.get(parts[-1]) or finders[one.split].locate(one.name)
         key = (place.absolute(), one.split)
-        sizes.setdefault(key, set()).update(one.sizes)
-        if key in by_place:
-            by_place[key].objects += one.objects
+        size = next(iter(one.sizes)) if len(one.sizes) == 1 else None
+        if (first := by_place.get(key)) is not None:
+            first.objects += one.objects
+            first.size = size if size == first.size else None
             continue
         image_id = stem(parts[-1]) if is_image(parts[-1]) else parts[-1]
         seen = stems.setdefault(one.split, set())
         if image_id in seen:
             image_id = PurePosixPath(*parts).as_posix()
         seen.add(image_id)
-        by_place[key] = RawImage(image_id, place, path, None, one.objects, one.split)
-    for key, image in by_place.items():
-        image.size = next(iter(sizes[key])) if len(sizes[key]) == 1 else None
+        by_place[key] = RawImage(image_id, place, path, size, one.objects, one.split)
     return list(by_place.values())
 
 

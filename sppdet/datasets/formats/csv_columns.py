@@ -104,8 +104,9 @@ def read_rows(text: str, path: Path, limit: int | None = None) -> Iterator[tuple
         AnnotationError: a field that never ends.
     """
     lines = [line for line in text.splitlines()[:20] if line.strip()]
-    # The delimiter that every line has; the one of most columns.
-    delimiter = max(_DELIMITERS, key=lambda d: min((s.count(d) for s in lines), default=0))
+    # The delimiter that most lines have, be one cut short; that of most columns.
+    counts = {one: sorted(line.count(one) for line in lines) or [0] for one in _DELIMITERS}
+    delimiter = max(_DELIMITERS, key=lambda d: counts[d][(len(counts[d]) - 1) // 4])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     count = 0
     try:
@@ -137,6 +138,13 @@ def find_columns(rows: Sequence[Sequence[str]]) -> Columns | None:
     # Shares have fractions; a pixel or two more than the side is dirt.
     columns.relative = bool(values) and max(values) <= 1.0 + 0.05 and any(v % 1 for v in values)
     return columns
+
+
+def is_cut_short(rows: Sequence[tuple[int, Sequence[str]]], columns: Columns) -> bool:
+    """Tell if the last row, and no other, ends before its box."""
+    least = max(columns.box) + 1
+    short = [number for number, row in rows if len(row) < least]
+    return len(rows) > 1 and short == [rows[-1][0]]
 
 
 def to_number(text: str) -> float | None:
@@ -180,7 +188,7 @@ def _find_by_content(rows: Sequence[Sequence[str]], named: Columns) -> Columns |
     cells = [[_cell(row, place) for row in body] for place in range(width)]
     numeric = [_share(column, lambda cell: to_number(cell) is not None) for column in cells]
     if not (places.keys() >= set(_CORNERS) or places.keys() >= set(_SIDES)):
-        box = _find_box(cells, numeric)
+        box = _find_box(cells)
         if box is None:
             return None
         places.update(zip(_CORNERS, box, strict=True))
@@ -207,25 +215,25 @@ def _find_by_content(rows: Sequence[Sequence[str]], named: Columns) -> Columns |
     return Columns(places, has_header=named.has_header, by_content=True)
 
 
-def _find_box(
-    cells: Sequence[Sequence[str]], numeric: Sequence[float]
-) -> tuple[int, int, int, int] | None:
+def _find_box(cells: Sequence[Sequence[str]]) -> tuple[int, int, int, int] | None:
     """Find four columns side by side that are corners: as `x1 y1 x2 y2`, else `x1 x2 y1 y2`."""
     for order in ((0, 1, 2, 3), (0, 2, 1, 3)):
-        best, most = None, _MOST
+        best, most = None, 0.0
         for start in range(len(cells) - 3):
-            if min(numeric[start : start + 4]) < _MOST:
+            if not all(map(_is_number_column, cells[start : start + 4])):
                 continue
             a, b, c, d = (start + at for at in order)
-            share = _corner_share(cells[a], cells[b], cells[c], cells[d])
-            if share > most or (best is None and share >= most):
+            good, total = _count_corners(cells[a], cells[b], cells[c], cells[d])
+            share = good / total if total else 0.0
+            if _are_most(good, total) and (best is None or share > most):
                 best, most = (a, b, c, d), share
         if best is not None:
             return best
     return None
 
 
-def _corner_share(*columns: Sequence[str]) -> float:
+def _count_corners(*columns: Sequence[str]) -> tuple[int, int]:
+    """Count the rows whose four numbers are corners, and the rows of four numbers."""
     good = total = 0
     for row in zip(*columns, strict=True):
         numbers = [value for cell in row if (value := to_number(cell)) is not None]
@@ -233,7 +241,17 @@ def _corner_share(*columns: Sequence[str]) -> float:
             x1, y1, x2, y2 = numbers
             total += 1
             good += x2 > x1 and y2 > y1
-    return good / total if total else 0.0
+    return good, total
+
+
+def _is_number_column(cells: Sequence[str]) -> bool:
+    filled = [cell for cell in cells if cell]
+    return _are_most(sum(to_number(cell) is not None for cell in filled), len(filled))
+
+
+def _are_most(good: int, total: int) -> bool:
+    """Tell if rows are nearly all; in a short table, all but one, which may be cut short."""
+    return total > 0 and (good >= _MOST * total or (good == total - 1 and total > 2))
 
 
 def _share(cells: Sequence[str], fits: Callable[[str], bool]) -> float:

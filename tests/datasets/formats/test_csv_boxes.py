@@ -192,3 +192,19 @@ def test_rows_of_one_image_under_two_names_belong_together(tmp_path: Path) -> No
     dataset = load_dataset(tmp_path, findings=findings)
     assert [sample.labels.tolist() for sample in dataset] == [[0, 1], [1]]
     assert not len(findings)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+@pytest.mark.parametrize("order", ["filename x1 y1 x2 y2 class", "filename class x1 y1 x2 y2"])
+def test_a_last_line_that_is_cut_anywhere(order: str, delimiter: str, tmp_path: Path) -> None:
+    write_images(tmp_path)
+    whole = [row.replace(",", delimiter) for row in table_rows(order) * 2]
+    last = whole[0]
+    for end in range(1, last.rindex(delimiter) + 1):
+        write_text(tmp_path / "a.csv", "\n".join([*whole, last[:end]]))
+        findings = Findings()
+        raw = read_dataset(tmp_path / "a.csv", findings)
+        assert len(raw.images) == 3
+        assert sum(len(image.objects) for image in raw.images) == 6
+        assert findings.counts() == {kinds.BAD_OBJECT: 1}
+        assert f"line {len(whole) + 1} " in findings.all[0].message
