@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -152,6 +153,10 @@ def test_areas_of_masks_are_told(tmp_path: Path) -> None:
     )
     own = Dataset("made", dataset.classes, (sample,))
     assert convert.LOST_AREAS in convert_dataset({None: own}, tmp_path / "csv", "csv").counts()
+    boxes = first.boxes
+    sides = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) * np.float32(1.0005)
+    plain = Dataset("made", dataset.classes, (replace(sample, areas=sides),))
+    assert not len(convert_dataset({None: plain}, tmp_path / "plain", "csv"))
     assert not len(convert_dataset({None: own}, tmp_path / "coco", "coco"))
     back = load_dataset(tmp_path / "coco").samples[0]
     assert back.areas is not None
@@ -166,7 +171,8 @@ def test_names_that_tools_stumble_over_are_changed_and_told(tmp_path: Path) -> N
     own = Dataset("made", dataset.classes, (sample, dataset.samples[1]))
     for to in TARGETS:
         findings = convert_dataset({None: own}, tmp_path / to, to)
-        assert findings.counts() == {convert.RENAMED: 1}
+        told = {convert.SAME_VAL: 1} if to == "yolo" else {}
+        assert findings.counts() == {convert.RENAMED: 1, **told}
         assert_same(own, load_dataset(tmp_path / to), to)
 
 
@@ -199,3 +205,38 @@ def test_findings_are_given_once(tmp_path: Path) -> None:
     findings = Findings()
     load_splits(tmp_path / "out", findings)
     assert len(findings) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "lines", "back"),
+    [
+        ([None], ["train: images", "val: images"], ["train", "val"]),
+        (["Train", "valid"], ["train: images/Train", "val: images/valid"], ["train", "val"]),
+        (["trainval", "test"], ["train: images/trainval", "test: images/test"], ["train", "test"]),
+        (
+            ["train", "valid", "Validation"],
+            ["train: images/train", "val:", "  - images/valid", "  - images/Validation"],
+            ["train", "val"],
+        ),
+    ],
+)
+def test_yolo_names_splits_as_tools_do(
+    names: list[str | None], lines: list[str], back: list[str], tmp_path: Path
+) -> None:
+    splits = {name: make_dataset(tmp_path / f"in {name}", [[], []]) for name in names}
+    findings = convert_dataset(splits, tmp_path / "out", "yolo")
+    assert (tmp_path / "out/data.yaml").read_text().splitlines()[: len(lines)] == lines
+    assert (convert.SAME_VAL in findings.counts()) == (names == [None])
+    made = load_splits(tmp_path / "out")
+    assert list(made) == back
+    assert sum(map(len, made.values())) == 2 * len(names) * (2 if names == [None] else 1)
+
+
+def test_only_a_class_that_no_split_has_is_told(tmp_path: Path) -> None:
+    classes = ("c", "a", "b b")
+    train = make_dataset(tmp_path / "train", [[], []], classes)
+    val = replace(train, samples=make_dataset(tmp_path / "val", [[], []]).samples[1:])
+    convert_dataset({"train": train, "val": val}, tmp_path / "out", "yolo")
+    findings = Findings()
+    assert list(load_splits(tmp_path / "out", findings)) == ["train", "val"]
+    assert not len(findings)
