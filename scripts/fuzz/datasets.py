@@ -32,7 +32,8 @@ from sppdet.core.errors import SppdetError
 from sppdet.datasets.build import MAX_LOST
 from sppdet.datasets.load import load_dataset
 from sppdet.datasets.raw import Findings
-from sppdet.datasets.tools.convert import TARGETS, convert_dataset, load_splits
+from sppdet.datasets.tools.convert import convert_dataset, load_splits
+from sppdet.datasets.tools.writers import TARGETS
 
 # Longest time that an input of a few files may take.
 LIMIT_SECONDS = 20

@@ -166,7 +166,8 @@ def split(
     """
     from sppdet.core.files import new_folder
     from sppdet.datasets.splits import hold_out, write_split_list
-    from sppdet.datasets.tools.convert import TARGETS, Target, convert_dataset
+    from sppdet.datasets.tools.convert import convert_dataset
+    from sppdet.datasets.tools.writers import TARGETS, Target
 
     if not 0 < val < 1:
         raise DatasetError(f"--val {val:g} is no share", hint="give one between 0 and 1")

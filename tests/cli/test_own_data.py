@@ -14,7 +14,8 @@ import pytest
 from sppdet.cli.dataset import DataSource, drop_empty_classes
 from sppdet.core.types import Dataset, Detections
 from sppdet.datasets import load_dataset
-from sppdet.datasets.tools.convert import TARGETS, Target, convert_dataset
+from sppdet.datasets.tools.convert import convert_dataset
+from sppdet.datasets.tools.writers import TARGETS, Target
 from sppdet.evaluation.coco_results import write_coco_detections
 from tests.cli.conftest import Run, assert_one_line, training
 

@@ -170,7 +170,7 @@ def _find_losses(splits: Splits, to: Target, findings: Findings) -> None:
         for image in images:
             sample = image.sample
             if to != "coco" and _has_own_areas(sample):
-                findings.add(LOST_AREAS, sample.path, f"has {len(sample.areas)}", split)
+                findings.add(LOST_AREAS, sample.path, f"has {len(sample.boxes)}", split)
             difficult = int(sample.difficult.sum())
             kind = {"yolo": LOST_DIFFICULT, "coco": DIFFICULT_AS_CROWD}.get(to)
             if difficult and kind is not None:

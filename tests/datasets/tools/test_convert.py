@@ -14,7 +14,8 @@ from sppdet.core.types import Dataset, Sample
 from sppdet.datasets.load import load_dataset
 from sppdet.datasets.raw import Findings
 from sppdet.datasets.tools import convert
-from sppdet.datasets.tools.convert import TARGETS, Target, convert_dataset, load_splits
+from sppdet.datasets.tools.convert import convert_dataset, load_splits
+from sppdet.datasets.tools.writers import TARGETS, Target
 from tests.helpers.made_annotations import write_image
 
 WIDTH, HEIGHT = 97, 61
