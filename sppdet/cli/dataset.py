@@ -102,13 +102,20 @@ class OpenData:
             return Path(self.split).stem
         return self.source.data.stem if self.source.data.is_file() else ALL
 
-    def describe(self, use: str) -> str:
-        """Describe in one line what was found; `use` says what the chosen split is for."""
+    def describe(self, use: str, *, holds_out: bool = False) -> str:
+        """Describe in one line what was found, and which images are used.
+
+        Args:
+            use: what the chosen split is for, such as `training on`.
+            holds_out: whether a share of the images is held out next.
+        """
         from sppdet.datasets.load import describe
 
         if not self.is_chosen:
             return describe(self.raw, self.split)
         which = "all images" if self.split is None else self.split
+        if holds_out and len({image.path for image in self.raw.images}) > 1:
+            return f"{describe(self.raw)}: a fifth of the images is held out"
         return f"{describe(self.raw)}; no split given: {use} {which}"
 
     def count_objects(self) -> Counter[str]:

@@ -130,7 +130,7 @@ def _load(data: DataSource, run: Path, seed: int) -> Dataset:
             path=data.data,
             hint="name one of them, or all: --split",
         )
-    typer.echo(opened.describe("training on"))
+    typer.echo(opened.describe("training on", holds_out=holds_out))
     dataset = opened.load(whole=True)
     if holds_out:
         dataset = hold_out_share(dataset, run, seed)

@@ -98,7 +98,7 @@ def test_training_holds_a_fifth_out_and_evaluation_finds_it(
     ran = run(*training(plain, plain_run))
     assert ran.code == 0
     assert "YOLO, 7 images, 16 boxes, 6 classes" in ran.out
-    assert "no splits; no split given: training on all images" in ran.out
+    assert "no splits: a fifth of the images is held out" in ran.out
     held_out = plain_run / "held_out.txt"
     assert f"1 of 7 images are held out to evaluate on (seed 0): they are listed in {held_out}" in (
         ran.out.replace("\n", " ")
@@ -280,7 +280,7 @@ def test_strict_refuses_what_else_is_told(run: Run, plain: Path, tmp_path: Path)
     first.write_text("0 1.2 0.5 0.2 0.2\n" + first.read_text())
     ran = run("data", "crops", folder, tmp_path / "crops")
     assert ran.code == 0
-    assert "sppdet: 1 boxes outside their image left out" in ran.err
+    assert "sppdet: boxes outside their image left out: 1" in ran.err
     assert first.name in ran.err.splitlines()[1]
     ran = run("data", "crops", folder, tmp_path / "again", "--strict")
     assert_one_line(ran, str(first), "(strict)")
