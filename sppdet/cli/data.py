@@ -295,5 +295,5 @@ def crops(
         for one, count in counts.crops.items():
             typer.echo(f"  {one:<{width}}  {count:>6}")
     if unusable:
-        warn(f"{unusable} images could not be used")
+        warn(f"{unusable} image{'s' * (unusable != 1)} could not be used")
         raise typer.Exit(1)

@@ -249,7 +249,7 @@ def _check_losses(
         problem = f"no object of {', '.join(classes)} can be used"
     if problem is None:
         return
-    counts = ", ".join(f"{count} {kind}" for kind, count in findings.counts().items())
+    counts = "; ".join(f"{kind}: {count}" for kind, count in findings.counts().items())
     order = sorted(findings.all, key=lambda one: (one.kind in OF_CLASSES, one.kind not in kinds))
     first = "".join(f"; the first is {one.path}: {one.message}" for one in order[:1])
     raise DatasetError(

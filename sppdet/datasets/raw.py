@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-# Kinds of findings, read after a number. Of images or annotation files:
+# Kinds of findings, counted as `kind: 3`. Of images or annotation files:
 MISSING_IMAGE = "images that are not there, left out"
 UNREADABLE_IMAGE = "images that cannot be read, left out"
 BROKEN_ANNOTATION = "annotation files that cannot be read, left out"
@@ -137,7 +137,7 @@ class Finding(NamedTuple):
 class Findings:
     """Everything wrong with a data set, by kind, in order.
 
-    Kinds are phrases that are read after a number, such as `boxes clipped to their image`.
+    Kinds are phrases that a number follows, as in `boxes clipped to their image: 1`.
     """
 
     def __init__(self) -> None:
@@ -164,10 +164,10 @@ class Findings:
         return (one for one in self.all if one.kind == kind)
 
     def lines(self) -> list[str]:
-        """One line per kind with its number, and under it the first `MAX_NAMED` of it."""
+        """One line per kind, its number after it, and under it the first `MAX_NAMED` of it."""
         out = []
         for kind, count in self.counts().items():
-            out.append(f"{count} {kind}")
+            out.append(f"{kind}: {count}")
             named = list(self.of(kind))[:MAX_NAMED]
             out += [f"  {one.path}: {one.message}" for one in named]
             if count > len(named):

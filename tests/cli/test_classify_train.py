@@ -67,7 +67,7 @@ def test_a_broken_image_is_told_and_the_rest_cut(run: Run, shapes: Path, tmp_pat
     cut = run("data", "crops", shapes, tmp_path / "crops")
     assert cut.code == 1
     assert "000002.jpg: not an image" in cut.err
-    assert "1 images could not be used" in cut.err
+    assert "1 image could not be used" in cut.err
     assert len(list((tmp_path / "crops" / "train").rglob("*.jpg"))) >= 7
     again = run("data", "crops", shapes, tmp_path / "crops")
     assert again.code == 1

@@ -41,7 +41,7 @@ def test_check_names_every_broken_file(run: Run, tmp_path: Path) -> None:
     assert not ran.err
     for name in ("000001.xml", "000002", "000003.jpg"):
         assert any(name in line for line in ran.out.splitlines() if line.startswith("  "))
-    assert "train: 1 images" in ran.out
+    assert "train: 1 image," in ran.out
     assert "cannot be used as it is" in ran.out
 
 

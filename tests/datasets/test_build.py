@@ -102,7 +102,7 @@ def test_more_than_a_tenth_left_out_stops(image: Path, bad: int, stops: bool) ->
     if stops:
         with pytest.raises(
             DatasetError,
-            match=r"^here: 3 of 20 objects cannot be used \(3 empty or inverted boxes left out\); "
+            match=r"^here: 3 of 20 objects cannot be used \(empty or inverted boxes left out: 3\); "
             r"the first is all\.json: object 1 \(cat\) is empty.*; correct them; `sppdet data ch",
         ):
             build_dataset(raw(image, all_objects), path=Path("here"))
@@ -207,7 +207,7 @@ def test_ten_of_a_kind_are_named(image: Path) -> None:
     findings = Findings()
     build_dataset(raw(image, objects("cat " * 400) + objects("cat " * 12, EMPTY)), findings)
     lines = findings.lines()
-    assert lines[0] == "12 empty or inverted boxes left out"
+    assert lines[0] == "empty or inverted boxes left out: 12"
     assert len(lines) == 12
     assert lines[-1] == "  and 2 more"
 

@@ -129,7 +129,8 @@ def format_report(report: DataReport) -> str:
     lines = [report.summary]
     for split, count in report.images.items():
         empty = report.images_without_objects[split]
-        lines.append(f"{split}: {count} images, {empty} of them without objects")
+        images = f"{count} image{'s' * (count != 1)}"
+        lines.append(f"{split}: {images}, {empty} of them without objects")
     shown = list(report.classes.items())[:_MAX_CLASSES]
     for name, counts in shown:
         each = ", ".join(f"{count} in {split}" for split, count in counts.items())
@@ -145,12 +146,12 @@ def format_report(report: DataReport) -> str:
             f"{100 * report.small_share:.3g} % smaller than 32 x 32 pixels"
         )
     for kind, pairs in report.duplicates.items():
-        lines.append(f"{len(pairs)} pairs of {kind}")
+        lines.append(f"pairs of {kind}: {len(pairs)}")
         lines += [f"  {first} and {second}" for first, second in pairs[:MAX_NAMED]]
         if len(pairs) > MAX_NAMED:
             lines.append(f"  and {len(pairs) - MAX_NAMED} more")
     for kind, problem in report.problems.items():
-        lines.append(f"{problem.count} {kind}")
+        lines.append(f"{kind}: {problem.count}")
         lines += [f"  {line}" for line in problem.named]
         if problem.count > len(problem.named):
             lines.append(f"  and {problem.count - len(problem.named)} more")

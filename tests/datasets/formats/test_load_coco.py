@@ -108,7 +108,7 @@ def test_boxes_without_area_are_left_out_with_a_warning(
     items[3]["bbox"], items[5]["bbox"] = [1, 1, 4, 0], [1, 1, 0, 4]
     data = load_coco(written(folder, document(annotations=items)), folder)
     assert data.samples[0].boxes.tolist() == [[0, 0, 5, 5]] * 18
-    assert "2 empty or inverted boxes" in caplog.text
+    assert "empty or inverted boxes left out: 2" in caplog.text
 
 
 def test_outside_by_rounding_is_clipped(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
