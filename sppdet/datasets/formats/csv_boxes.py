@@ -1,7 +1,7 @@
 """Tables of boxes, a row for each: CSV with or without a header, in any order of columns.
 
 A row without a box is an image without objects. Where several tables lie in a folder, their names
-tell their splits (`train_labels.csv`).
+tell their splits (`train_labels.csv`), or those of their folders (`train/_annotations.csv`).
 """
 
 from __future__ import annotations
@@ -75,8 +75,15 @@ def matches(source: Path) -> bool:
 
 
 def find_tables(folder: Path) -> list[Path]:
-    """Find the tables of boxes in a folder."""
-    return [folder / name for name in list_folder(folder)[0] if _is_table(folder / name)]
+    """Find the tables of boxes in a folder; where there are none, those in folders of splits."""
+    files, folders = list_folder(folder)
+    tables = [folder / name for name in files if _is_table(folder / name)]
+    if tables:
+        return tables
+    inner = [folder / name for name in folders if split_of_name(name) is not None]
+    found = [[one / name for name in list_folder(one)[0] if _is_table(one / name)] for one in inner]
+    # The table of a single folder is a data set of its own.
+    return [path for each in found for path in each] if sum(map(bool, found)) > 1 else []
 
 
 def read(source: Path, findings: Findings, *, images: Path | None = None) -> RawDataset:
@@ -98,7 +105,12 @@ def read(source: Path, findings: Findings, *, images: Path | None = None) -> Raw
             path=source,
             hint="give a CSV of filename,class,xmin,ymin,xmax,ymax",
         )
-    splits = {path: split_in_name(path.stem) for path in paths}
+    splits = {
+        path: split_in_name(path.stem)
+        if path.parent in (source, source.parent)
+        else path.parent.name
+        for path in paths
+    }
     if any(splits.values()):
         for path in [path for path in paths if splits[path] is None]:
             findings.add(OTHER_TABLE, path, "lies beside tables of splits, and is not read")

@@ -94,6 +94,21 @@ def test_splits_by_the_names_of_tables(tmp_path: Path) -> None:
     assert_boxes(load_dataset(tmp_path, "test"))
 
 
+def test_splits_by_the_folders_of_tables(tmp_path: Path) -> None:
+    for split in ("test", "train", "valid"):
+        write_images(tmp_path / split)
+        write_table(tmp_path / split / "_annotations.csv", table_rows(TENSORFLOW), HEADER)
+    findings = Findings()
+    raw = read_dataset(tmp_path, findings)
+    assert raw.splits == ("train", "valid", "test")
+    assert all(image.path.parent.name == image.split for image in raw.images)
+    assert not len(findings)
+    assert_boxes(load_dataset(tmp_path, "val"))
+    (tmp_path / "test" / "_annotations.csv").unlink()
+    (tmp_path / "valid" / "_annotations.csv").unlink()
+    assert read_dataset(tmp_path, Findings()).splits == ()
+
+
 def test_a_column_of_splits(tmp_path: Path) -> None:
     write_images(tmp_path)
     rows = [f"{'TEST' if row[0] == 'c' else 'TRAIN'},{row}" for row in table_rows(RETINANET)]
