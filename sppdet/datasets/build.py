@@ -250,10 +250,13 @@ def _check_losses(
     if problem is None:
         return
     counts = "; ".join(f"{kind}: {count}" for kind, count in findings.counts().items())
+    is_missing = kinds is _LOST_IMAGES and 2 * findings.counts()[MISSING_IMAGE] > lost
     order = sorted(findings.all, key=lambda one: (one.kind in OF_CLASSES, one.kind not in kinds))
     first = "".join(f"; the first is {one.path}: {one.message}" for one in order[:1])
     raise DatasetError(
         problem + (f" ({counts}){first}" if counts else ""),
         path=path,
-        hint="correct them; `sppdet data check` names all",
+        hint="correct them, or name the folder of the images with --images"
+        if is_missing
+        else "correct them; `sppdet data check` names all",
     )

@@ -18,6 +18,7 @@ from sppdet.datasets.build import MAX_LOST, build_dataset
 from sppdet.datasets.class_names import trim
 from sppdet.datasets.formats import coco, csv_boxes, cvat, label_studio, labelme, voc, yolo
 from sppdet.datasets.formats.voc_layout import GENERIC_NAMES
+from sppdet.datasets.formats.yolo_pairs import has_labels_alone
 from sppdet.datasets.raw import Findings, RawDataset
 from sppdet.datasets.splits import drop_repeats, select_images
 
@@ -47,7 +48,7 @@ class Format:
 
 # By the name that `--format` takes. Where several fit a folder, the first of them is taken.
 FORMATS: dict[str, Format] = {
-    "voc": Format("VOC XML", voc.matches, voc.read, frozenset({"year", "split"})),
+    "voc": Format("VOC XML", voc.matches, voc.read, frozenset({"images", "year", "split"})),
     "coco": Format("COCO", coco.matches, coco.read, frozenset({"images"})),
     "labelstudio": Format(
         "Label Studio JSON", label_studio.matches, label_studio.read, frozenset({"images"})
@@ -120,6 +121,8 @@ def read_dataset(
     Raises:
         DatasetError, AnnotationError: as `load_dataset`.
     """
+    if images is not None and not images.is_dir():
+        raise DatasetError("no such folder of images", path=images, hint="check --images")
     name, folder = locate(Path(source), format)
     chosen = FORMATS[name]
     options: dict[str, Any] = {"images": images, "year": year}
@@ -145,18 +148,23 @@ def locate(source: Path, format: str | None = None) -> tuple[str, Path]:
     if not source.exists():
         raise DatasetError("no such file or folder", path=source, hint="check the path")
     wanted = [format] if format is not None else list(FORMATS)
-    level = [source]
-    for _ in range(MAX_DEPTH + 1):
-        found = []
-        for folder in level:
-            name = next((name for name in wanted if FORMATS[name].matches(folder)), None)
-            if name is not None:
-                found.append((name, folder))
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise _several(source, found)
-        level = [child for folder in level for child in _folders(folder)]
+
+    def by_format(folder: Path) -> str | None:
+        return next((name for name in wanted if FORMATS[name].matches(folder)), None)
+
+    def by_labels(folder: Path) -> str | None:
+        return "yolo" if "yolo" in wanted and has_labels_alone(folder) else None
+
+    # Labels without images only where there is nothing whole.
+    for look in (by_format, by_labels):
+        level = [source]
+        for _ in range(MAX_DEPTH + 1):
+            found = [(name, folder) for folder in level if (name := look(folder)) is not None]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                raise _several(source, found)
+            level = [child for folder in level for child in _folders(folder)]
     if format is not None:  # the user knows better than a look from afar
         return format, source
     raise _not_data(source)

@@ -120,9 +120,11 @@ def test_paths_and_options_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(DatasetError, match=r"notes\.txt: is not an annotation file"):
         load_dataset(tmp_path / "notes.txt")
+    (tmp_path / "boxes.csv").write_text("a.jpg,1,2,30,40,cat")
+    with pytest.raises(DatasetError, match="CSV has no use for --year; omit it"):
+        load_dataset(tmp_path / "boxes.csv", year=2007)
+    (tmp_path / "boxes.csv").unlink()
     made_voc.labelimg(tmp_path)
-    with pytest.raises(DatasetError, match="VOC XML has no use for --images; omit it"):
-        load_dataset(tmp_path, images=tmp_path)
     with pytest.raises(DatasetError, match="VOC"):
         load_dataset(tmp_path, year=2007)
     with pytest.raises(DatasetError, match="no split 'train'; it has no splits: name none"):

@@ -44,13 +44,19 @@ def matches(source: Path) -> bool:
 
 
 def read(
-    source: Path, findings: Findings, *, year: int | None = None, split: str | None = None
+    source: Path,
+    findings: Findings,
+    *,
+    images: Path | None = None,
+    year: int | None = None,
+    split: str | None = None,
 ) -> RawDataset:
     """Read the annotations of all splits.
 
     Args:
         source: a folder in one of the layouts of `voc_layout`.
         findings: gets what is wrong with single files and objects.
+        images: the folder of the images, where they are not with the annotations.
         year: which of a devkit's years.
         split: the one that will be chosen. VOC's own data is not read beyond it; it may be a
             per-class list (`dog_train`), which else are passed over.
@@ -62,20 +68,20 @@ def read(
     root = voc_folder(source, year) if year is not None or has_years(source) else source
     folders = list(walk(root))
     classes = read_classes(_class_folders(root, folders), findings)
-    reader = _Reader(root, folders, findings)
+    reader = _Reader(root, folders, findings, images)
     lists = _split_lists(root, split)
     is_devkit = bool(lists) and _YEAR_FOLDER.fullmatch(root.name) is not None
     if is_devkit and classes is None:
         # The classes are known without the other splits, if it is VOC's own.
         wanted = {split: lists[split]} if split is not None and split in lists else lists
         own = Findings()
-        images = _Reader(root, folders, own).read_lists(wanted)
-        if _are_voc_classes(images):
+        found = _Reader(root, folders, own, images).read_lists(wanted)
+        if _are_voc_classes(found):
             findings.all += own.all
-            return RawDataset("VOC XML", root.name, images, VOC_CLASSES, tuple(wanted), True)
-    images = reader.read_lists(lists) if lists else reader.read_all()
-    splits = tuple(lists) if lists else _splits(images)
-    return RawDataset("VOC XML", _name(root), images, classes, splits)
+            return RawDataset("VOC XML", root.name, found, VOC_CLASSES, tuple(wanted), True)
+    found = reader.read_lists(lists) if lists else reader.read_all()
+    splits = tuple(lists) if lists else _splits(found)
+    return RawDataset("VOC XML", _name(root), found, classes, splits)
 
 
 class _File(NamedTuple):
@@ -89,11 +95,14 @@ class _File(NamedTuple):
 class _Reader:
     """The annotation files of a folder, each read once."""
 
-    def __init__(self, root: Path, folders: list[Folder], findings: Findings) -> None:
+    def __init__(
+        self, root: Path, folders: list[Folder], findings: Findings, images: Path | None
+    ) -> None:
         self.root = root
+        self.image_root = images or root
         self.findings = findings
         self.files = _annotation_files(folders)
-        self.image_folders = _image_folders(folders)
+        self.image_folders = _image_folders(list(walk(images)) if images else folders)
         self.index = ImageIndex(self.image_folders)
         self._read: dict[_File, tuple[RawImage | None, list[tuple[str, str]]]] = {}
 
@@ -165,22 +174,29 @@ class _Reader:
             RawObject(one.name, one.box, f"object {one.number}", difficult=one.difficult)
             for one in annotation.objects
         ]
-        image = self.root.joinpath(*found[0], found[1])
+        image = self.image_root.joinpath(*found[0], found[1])
         raw = RawImage(file.image_id, image, path, size, objects, split)
         return raw, [(BAD_OBJECT, message) for message in bad_objects]
 
     def _likely_folder(self, parts: tuple[str, ...]) -> tuple[str, ...]:
-        """Guess the folder of an annotation's missing image: the fullest of its split."""
+        """Guess the folder of an annotation's missing image: the fullest of its split.
+
+        Where there is no image at all, it is the one that VOC, or the user, names.
+        """
         own = (None, split_of_folder(parts))
         fitting = [one for one in self.image_folders if split_of_folder(one.parts) in own]
         counts = [(sum(map(is_image, one.files)), one.parts) for one in fitting]
-        return max(counts)[1] if counts else parts
+        if any(count for count, _ in counts):
+            return max(counts)[1]
+        if self.image_root != self.root:
+            return ()
+        return ("JPEGImages",) if parts[:1] == ("Annotations",) else parts
 
     def _find_bare_images(self, used: set[Path]) -> None:
         """Find images without an annotation file, in folders where others have one."""
         folders = {path.parent for path in used}
         for one in self.image_folders:
-            folder = self.root.joinpath(*one.parts)
+            folder = self.image_root.joinpath(*one.parts)
             if folder in folders:
                 for path in (folder / name for name in one.files if is_image(name)):
                     if path not in used:

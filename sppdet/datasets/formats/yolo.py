@@ -27,6 +27,7 @@ from sppdet.datasets.formats.yolo_layout import (
     read_names,
     resolve_splits,
 )
+from sppdet.datasets.formats.yolo_pairs import pair_labels
 from sppdet.datasets.formats.yolo_yaml import DataYaml, read_data_yaml
 from sppdet.datasets.raw import (
     BROKEN_ANNOTATION,
@@ -80,14 +81,17 @@ def read(source: Path, findings: Findings, *, images: Path | None = None) -> Raw
     Args:
         source: a folder, or its `data.yaml`.
         findings: gets what is wrong with single files and lines.
-        images: the folder of the images, where the paths of `data.yaml` do not lead to it.
+        images: the folder of the images, where neither `data.yaml` nor the labels' own folder
+            leads to it.
 
     Raises:
         DatasetError: no images, or none with labels.
         AnnotationError: a `data.yaml` that cannot be understood.
     """
     description = source if source.is_file() else find_description(source)
-    root = (images or (source.parent if source.is_file() else source)).absolute()
+    home = source.parent if source.is_file() else source
+    root = (images or home).absolute()
+    before = len(findings)
     files = LabelFiles()
     info = DataYaml()
     folders: list[ImageFolder] = []
@@ -97,11 +101,18 @@ def read(source: Path, findings: Findings, *, images: Path | None = None) -> Raw
         folders = resolve_splits(info, description, findings, files, images)
     if not folders:
         folders = _labeled(find_folders(root, files), findings)
+    paired: list[ImageFolder] = []
+    if not any(one.labels for one in folders) and (images is not None or not _are_there(folders)):
+        paired = pair_labels(home.absolute(), images, info, files)
+        if paired:
+            folders, root = paired, home.absolute()
+            del findings.all[before:]  # of images that were looked for elsewhere
     if not folders:
         raise DatasetError(
             "no folder of images with YOLO's label files",
             path=source,
-            hint="give the folder that holds images/ and labels/, or correct the paths in "
+            hint="give the folder that holds images/ and labels/, or the images' own with "
+            "--images, or correct the paths in "
             f"{description.name if description else 'a data.yaml'}",
         )
     names = _find_names(info, root)
@@ -114,7 +125,8 @@ def read(source: Path, findings: Findings, *, images: Path | None = None) -> Raw
         for each in polygons:
             findings.add(POLYGON, each.path, f"holds {each.count}", each.split)
     _name_apart(raw, root)
-    _find_orphans(folders, files, findings)
+    if not paired:  # else each label file has its image, there or not
+        _find_orphans(folders, files, findings)
     if names is None:
         findings.add(NO_NAMES, root, "put a class name on each line of classes.txt")
     return RawDataset(
@@ -131,6 +143,11 @@ def _is_description(path: Path) -> bool:
     if suffix in _YAML_SUFFIXES:
         return _YAML_KEY.search(first_bytes(path, _HEAD).removeprefix(b"\xef\xbb\xbf")) is not None
     return suffix == ".data" and _DATA_KEY.search(first_bytes(path, _HEAD)) is not None
+
+
+def _are_there(folders: Sequence[ImageFolder]) -> bool:
+    """Return whether there is any of the images that lists name."""
+    return any((one.folder / name).is_file() for one in folders for name in one.images)
 
 
 def _labeled(folders: Sequence[ImageFolder], findings: Findings) -> list[ImageFolder]:

@@ -92,7 +92,7 @@ def find_folders(root: Path, files: LabelFiles, depth: int = 6) -> list[ImageFol
         if images := tuple(name for name in one.files if is_image(name)):
             folder = root.joinpath(*one.parts)
             labels = find_label_folder(folder, images, root, files)
-            found.append(ImageFolder(folder, images, _split_of(one.parts), labels))
+            found.append(ImageFolder(folder, images, split_of_parts(one.parts), labels))
     return found
 
 
@@ -133,7 +133,7 @@ def resolve_splits(
     for split, entries in yaml.splits.items():
         found: list[ImageFolder] = []
         for entry in entries:
-            place = _resolve(yaml.root, entry, home)
+            place = find_place(yaml.root, entry, home)
             if place is not None and place.is_file():
                 found += _read_list(place, split, home, files)
             elif place is not None:
@@ -187,7 +187,7 @@ def read_data_file(path: Path) -> DataYaml:
         if equals:
             values[key.strip()] = value.strip()
     splits = {"train": "train", "valid": "val", "val": "val", "test": "test"}
-    names = _resolve("", values["names"], path.parent) if values.get("names") else None
+    names = find_place("", values["names"], path.parent) if values.get("names") else None
     count = values.get("classes", "")
     return DataYaml(
         splits={splits[key]: (value,) for key, value in values.items() if key in splits and value},
@@ -214,10 +214,10 @@ def _label_folders(folder: Path, root: Path) -> Iterator[Path]:
 
 def _is_known(name: str) -> bool:
     is_folder = name.lower() in _IMAGE_FOLDERS or _DARKNET_FOLDER.fullmatch(name) is not None
-    return is_folder or _split_of((name,)) is not None
+    return is_folder or split_of_parts((name,)) is not None
 
 
-def _split_of(parts: tuple[str, ...]) -> str | None:
+def split_of_parts(parts: tuple[str, ...]) -> str | None:
     """Return the split that folders are named after, as `images/val` or `val_images` are."""
     joined = [split_in_name(part) for part in parts if _IMAGES.search(part)]
     return split_of_folder(parts) or next((name for name in reversed(joined) if name), None)
@@ -228,7 +228,7 @@ def _common_root(place: Path, home: Path) -> Path:
     return home if place.is_relative_to(home) else home.parent
 
 
-def _resolve(root: str, entry: str, home: Path) -> Path | None:
+def find_place(root: str, entry: str, home: Path) -> Path | None:
     """Find a path of a `data.yaml` in its folder or the one above; None if it is not there."""
     if "\0" in root + entry:
         return None

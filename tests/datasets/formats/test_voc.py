@@ -465,3 +465,19 @@ def test_mutated_files_give_a_data_set_or_one_error(
     write_pair(root / "a.jpg", root / "a.xml", text=bytes(data))
     with suppress(SppdetError):
         assert len(load(root, max_lost=1.0)[0]) <= 1
+
+
+def test_annotations_without_their_images(tmp_path: Path) -> None:
+    made_voc.make_devkit(tmp_path / "set", {"default": "abc"})
+    root, images = tmp_path / "set", tmp_path / "photos"
+    (root / "JPEGImages").rename(images)
+    findings = Findings()
+    with pytest.raises(DatasetError, match="name the folder of the images with --images"):
+        load_dataset(root, findings=findings)
+    assert {one.path.parent for one in findings.of(MISSING_IMAGE)} == {root / "JPEGImages"}
+    found = Findings()
+    dataset = load_dataset(root, images=images, findings=found)
+    assert not len(found)
+    assert [sample.path for sample in dataset] == [images / f"{name}.jpg" for name in "abc"]
+    with pytest.raises(DatasetError, match="no such folder of images"):
+        load_dataset(root, images=tmp_path / "nowhere")

@@ -303,3 +303,56 @@ def test_a_real_dirty_set(sets_root: Path) -> None:
     assert counts[kinds.NO_IMAGE] == 34
     assert counts[kinds.CLASS_NUMBER] == 150
     assert counts[kinds.POLYGON] == 90
+
+
+def exported_by_label_studio(root: Path) -> None:
+    write_labels(root / "labels")
+    classes_txt(root)
+
+
+def exported_by_cvat(root: Path) -> None:
+    write_labels(root / "obj_train_data")
+    write_text(root / "obj.names", "cat\ndog\n")
+    write_text(root / "obj.data", "classes = 2\ntrain = data/train.txt\nnames = data/obj.names")
+    write_text(root / "train.txt", "\n".join(f"data/obj_train_data/{name}" for name in NAMES))
+
+
+def exported_in_splits(root: Path) -> None:
+    write_labels(root / "labels" / "train")
+    yaml(root, "train: images/train")
+
+
+@pytest.mark.parametrize(
+    ("write", "place"),
+    [
+        (exported_by_label_studio, "images"),
+        (exported_by_cvat, "obj_train_data"),
+        (exported_in_splits, "images/train"),
+    ],
+)
+def test_labels_without_their_images(
+    write: Callable[[Path], None], place: str, tmp_path: Path
+) -> None:
+    root, images = tmp_path / "set", tmp_path / "photos"
+    write(root)
+    findings = Findings()
+    with pytest.raises(DatasetError, match="name the folder of the images with --images"):
+        load_dataset(root, findings=findings)
+    assert findings.counts() == {kinds.MISSING_IMAGE: 3, kinds.NO_OBJECTS_HERE: 2}
+    assert {one.path.parent for one in findings.of(kinds.MISSING_IMAGE)} == {root / place}
+    write_images(images)
+    found = Findings()
+    assert_boxes(load_dataset(root, images=images, findings=found))
+    assert not len(found)
+    raw = read_dataset(root, found, images=images)
+    assert raw.splits == (() if place == "images" else ("train",))
+
+
+def test_an_image_of_the_named_folder_without_a_label_has_no_objects(tmp_path: Path) -> None:
+    exported_by_label_studio(tmp_path / "set")
+    write_images(tmp_path / "photos")
+    write_image(tmp_path / "photos" / "d.jpg")
+    findings = Findings()
+    dataset = load_dataset(tmp_path / "set", images=tmp_path / "photos", findings=findings)
+    assert len(dataset) == 4
+    assert findings.counts() == {kinds.NO_LABEL_FILE: 1}
