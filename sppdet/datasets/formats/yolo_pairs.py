@@ -90,16 +90,18 @@ def pair_labels(
             name = own if is_image(own) else f"{own}.jpg"
         groups.setdefault(_Group(folder, home.joinpath(*one.parts), split), []).append(name)
     if images is not None and not lists:
-        _add_unlabeled(groups, images, there)
+        _add_unlabeled(
+            groups, images, [one for one in there if images.joinpath(*one.parts) in found]
+        )
     return [
         ImageFolder(group.folder.absolute(), tuple(dict.fromkeys(names)), group.split, group.labels)
         for group, names in groups.items()
     ]
 
 
-def _add_unlabeled(groups: dict[_Group, list[str]], images: Path, there: list[Folder]) -> None:
+def _add_unlabeled(groups: dict[_Group, list[str]], images: Path, folders: list[Folder]) -> None:
     """Add the images without a label file, in folders whose others are of one group."""
-    for one in there:
+    for one in folders:
         folder = images.joinpath(*one.parts)
         own = [group for group in groups if group.folder == folder]
         if len(own) == 1:

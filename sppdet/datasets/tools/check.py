@@ -183,7 +183,9 @@ def _try_splits(
         try:
             build_dataset(raw, own, split=split, classes=classes, allow_missing=True, path=source)
         except (DatasetError, AnnotationError) as error:
-            report.refused[split or "all"] = error.message
+            # The other hint is to call what writes this report.
+            hint = f"; {error.hint}" if "--images" in error.hint else ""
+            report.refused[split or "all"] = error.message + hint
 
 
 def _split_of_images(raw: RawDataset) -> dict[Path, list[str]]:

@@ -356,3 +356,10 @@ def test_an_image_of_the_named_folder_without_a_label_has_no_objects(tmp_path: P
     dataset = load_dataset(tmp_path / "set", images=tmp_path / "photos", findings=findings)
     assert len(dataset) == 4
     assert findings.counts() == {kinds.NO_LABEL_FILE: 1}
+
+
+def test_a_named_folder_of_other_images_adds_none(tmp_path: Path) -> None:
+    exported_by_label_studio(tmp_path / "set")
+    write_image(tmp_path / "photos" / "d.jpg")
+    with pytest.raises(DatasetError, match="3 of 3 images cannot be used"):
+        load_dataset(tmp_path / "set", images=tmp_path / "photos")

@@ -142,3 +142,10 @@ def test_photos_of_voc_have_two_near_duplicates(voc_root: Path) -> None:
     pairs = find_duplicates(fingerprint_all(paths))
     named = [(paths[one.first].stem, paths[one.second].stem) for one in pairs]
     assert named == [("000863", "008364"), ("006437", "007546")]
+
+
+def test_labels_without_images_are_told_with_the_option_that_finds_them(tmp_path: Path) -> None:
+    write_text(tmp_path / "labels" / "a.txt", "0 0.5 0.5 0.5 0.5\n")
+    report = check_dataset(tmp_path)
+    assert report.problems[kinds.MISSING_IMAGE].count == 1
+    assert report.refused["all"].endswith("name the folder of the images with --images")
