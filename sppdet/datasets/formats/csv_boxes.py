@@ -25,6 +25,7 @@ from sppdet.datasets.formats.folders import first_bytes, is_image, list_folder, 
 from sppdet.datasets.formats.image_finder import (
     FolderListings,
     ImageFinder,
+    index_stems,
     name_parts,
     split_in_name,
 )
@@ -44,8 +45,6 @@ _SUFFIXES = (".csv", ".tsv")
 _TRUE = ("1", "1.0", "true", "yes")
 # Of a table that is looked at to tell whether it is one.
 _HEAD = 1 << 16
-# Folders of images without suffixes in their names that are searched.
-_MAX_FOLDERS = 300
 
 
 class _Table(NamedTuple):
@@ -186,7 +185,7 @@ def _read_images(
         _read_row(table, number, row, split, by_name, findings)
     names = [one.name for one in by_name.values()]
     finders: dict[str | None, ImageFinder] = {}
-    by_stem = {} if all(map(is_image, names)) else _index_stems(images or path.parent, listings)
+    by_stem = {} if all(map(is_image, names)) else index_stems(images or path.parent, listings)
     stems: dict[str | None, set[str]] = {}
     # Two names may lead to one file, as `a.jpg` and `a` do: an image has the rows of both.
     by_place: dict[tuple[Path, str | None], RawImage] = {}
@@ -270,20 +269,6 @@ def _size(width: str, height: str) -> tuple[int, int] | None:
     sides = [to_number(width), to_number(height)]
     whole = [int(v) for v in sides if v is not None and 1 <= v <= MAX_SIDE and v.is_integer()]
     return (whole[0], whole[1]) if len(whole) == 2 else None
-
-
-def _index_stems(folder: Path, listings: FolderListings) -> dict[str, Path]:
-    """Map the stems of all images in a folder, those in it and beside it, to their paths."""
-    folder = folder.absolute()
-    folders = [folder, *listings.folders(folder)]
-    folders += [inner for one in folders[1:] for inner in listings.folders(one)]
-    folders += [one for one in listings.folders(folder.parent) if one != folder]
-    by_stem: dict[str, Path] = {}
-    for one in folders[:_MAX_FOLDERS]:
-        for name in sorted(listings.files(one)):
-            if is_image(name):
-                by_stem.setdefault(stem(name), one / name)
-    return by_stem
 
 
 def _class_order(folder: Path, raw: Sequence[RawImage]) -> tuple[str, ...] | None:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from sppdet.datasets.formats.folders import is_image, stem
 from sppdet.datasets.splits import split_of_name
 
 # Folders of a name that count, from its end.
@@ -214,3 +215,17 @@ def _groups(
     yield siblings
     yield below(inner)
     yield below(siblings)
+
+
+def index_stems(folder: Path, listings: FolderListings) -> dict[str, Path]:
+    """Map the stems of all images in a folder, those in it and beside it, to their paths."""
+    folder = folder.absolute()
+    folders = [folder, *listings.folders(folder)]
+    folders += [inner for one in folders[1:] for inner in listings.folders(one)]
+    folders += [one for one in listings.folders(folder.parent) if one != folder]
+    by_stem: dict[str, Path] = {}
+    for one in folders[:MAX_FOLDERS]:
+        for name in sorted(listings.files(one)):
+            if is_image(name):
+                by_stem.setdefault(stem(name), one / name)
+    return by_stem
