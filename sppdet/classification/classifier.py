@@ -17,6 +17,7 @@ from sppdet.core.model_file import (
     ModelHeader,
     check_arrays,
     check_backbone,
+    check_config,
     load_model,
     save_model,
 )
@@ -56,7 +57,8 @@ class Classifier:
         """
         path = Path(source)
         header, tensors = load_model(path, CLASSIFIER)
-        config = from_dict(ClassificationConfig, header.config, path=path)
+        with check_config(header, path):
+            config = from_dict(ClassificationConfig, header.config)
         # Trained convolutions are in the file: only frozen ones come from where they came from.
         frozen = config.network.frozen
         wanted = config.network.replace(pretrained=config.network.pretrained and frozen)

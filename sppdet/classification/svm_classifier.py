@@ -20,6 +20,7 @@ from sppdet.core.model_file import (
     ModelHeader,
     check_arrays,
     check_backbone,
+    check_config,
     load_model,
     save_model,
 )
@@ -56,7 +57,8 @@ class SvmClassifier:
         """
         path = Path(source)
         header, tensors = load_model(path, SVM_CLASSIFIER)
-        config = from_dict(SvmClassifierConfig, header.config, path=path)
+        with check_config(header, path):
+            config = from_dict(SvmClassifierConfig, header.config)
         extractor = ImageFeatureExtractor(config.features, seed=config.seed, device=device)
         check_backbone(header, extractor.weights_digest, path)
         with check_arrays(path):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sppdet.core.errors import ModelFormatError
+from sppdet.core.errors import ConfigError, ModelFormatError
 from sppdet.core.tensor_files import (
     Arrays,
     TensorFileError,
@@ -19,6 +19,7 @@ from sppdet.core.tensor_files import (
     read_metadata,
     save_tensors,
 )
+from sppdet.core.versions import versions
 
 FORMAT_VERSION = 2
 SUFFIX = ".safetensors"
@@ -130,6 +131,21 @@ def check_backbone(header: ModelHeader, weights_digest: str, path: Path) -> None
             path=path,
             hint="install the package versions named in its header, or train again",
         )
+
+
+@contextmanager
+def check_config(header: ModelHeader, path: Path) -> Iterator[None]:
+    """Turn a ConfigError about a header's settings into ModelFormatError that names the version."""
+    try:
+        yield
+    except ConfigError as error:
+        made, here = header.provenance.get("sppdet", "another version"), versions()["sppdet"]
+        raise ModelFormatError(
+            f"was written by sppdet {made}, whose settings this sppdet {here} does not have "
+            f"({error.message})",
+            path=path,
+            hint="install the sppdet that wrote it, or train again",
+        ) from error
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from sppdet.backbones.feature_maps import FeatureExtractor, FeatureMaps
 from sppdet.core.errors import ConfigError, ModelFormatError
 from sppdet.core.images import as_image
-from sppdet.core.model_file import ModelHeader, check_backbone, load_model, save_model
+from sppdet.core.model_file import ModelHeader, check_backbone, check_config, load_model, save_model
 from sppdet.core.settings import (
     differences,
     from_dict,
@@ -104,7 +104,8 @@ class Detector:
     def load_file(cls, path: Path, *, device: str = "cpu") -> Detector:
         """Load the detector in a model file; raises ModelFormatError as `load` does."""
         header, tensors = load_model(path)
-        config = from_dict(DetectorConfig, header.config, path=path)
+        with check_config(header, path):
+            config = from_dict(DetectorConfig, header.config)
         extractor = FeatureExtractor(config.features, seed=config.seed, device=device)
         check_backbone(header, extractor.backbone.weights_digest(), path)
         classes = header.classes
