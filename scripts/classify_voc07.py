@@ -24,7 +24,7 @@ from sppdet.core.errors import SppdetError
 from sppdet.core.files import atomic_write_json
 from sppdet.core.progress import Progress, terminal_progress
 from sppdet.core.types import Dataset
-from sppdet.datasets import load_voc
+from sppdet.datasets import load_dataset
 from sppdet.evaluation.classification_report import classification_dict
 from sppdet.evaluation.voc_classification import (
     ClassificationResult,
@@ -100,8 +100,10 @@ def main() -> int:
     try:
         base = load_svm_config(overrides=options.set)
         limits = options.limit or (None, None)
-        training = first(load_voc(options.data, options.train, year=options.year), limits[0])
-        testing = first(load_voc(options.data, options.test, year=options.year), limits[1])
+        training, testing = (
+            first(load_dataset(options.data, split, year=options.year, max_lost=0.0), limit)
+            for split, limit in zip((options.train, options.test), limits, strict=True)
+        )
         for backbone in options.backbones:
             figures: dict[str, Any] = {}
             for name, scales, crop, windows in ROWS:

@@ -95,13 +95,13 @@ def main() -> int:
     parser.add_argument("--config", type=Path, default=None)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    from sppdet.datasets import load_voc
+    from sppdet.datasets import load_dataset
 
     progress = terminal_progress()
     try:
         config = load(TrainingConfig, options.config, options.set)
-        training = load_voc(options.data, options.train, year=options.year)
-        testing = load_voc(options.data, options.test, year=options.year)
+        training = load_dataset(options.data, options.train, year=options.year, max_lost=0.0)
+        testing = load_dataset(options.data, options.test, year=options.year, max_lost=0.0)
         detectors = rung_models(config, training, options.run, progress)
         results = evaluate(config, detectors, testing, options.run, progress)
     except SppdetError as error:

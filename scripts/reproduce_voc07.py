@@ -42,7 +42,7 @@ from sppdet.core.settings import differences, digest, to_dict
 from sppdet.core.settings import load as load_settings
 from sppdet.core.types import Dataset
 from sppdet.core.versions import installed
-from sppdet.datasets import load_voc
+from sppdet.datasets import load_dataset
 from sppdet.detection.dataset_inference import detect_dataset
 from sppdet.detection.detector import DEFAULT_MODEL, Detector
 from sppdet.detection.ensemble import Ensemble
@@ -259,7 +259,7 @@ class Reproduction:
 
 def load(args: argparse.Namespace, split: str) -> Dataset:
     """A split, or the first images of it."""
-    dataset = load_voc(args.root, split, year=args.year)
+    dataset = load_dataset(args.root, split, year=args.year, max_lost=0.0)
     if not args.limit or args.limit >= len(dataset):
         return dataset
     name = f"{dataset.name}, first {args.limit}"

@@ -25,7 +25,7 @@ from sppdet.classification.train import train_classifier
 from sppdet.core.errors import SppdetError
 from sppdet.core.files import atomic_write_json
 from sppdet.core.progress import Progress, terminal_progress
-from sppdet.datasets import LabeledImages, load_class_folders, load_voc, write_object_crops
+from sppdet.datasets import LabeledImages, load_class_folders, load_dataset, write_object_crops
 
 # Half of the paper's 224 and 180: ZF-5 makes 6 x 6 and 4 x 4 cells of them, so the pyramid begins
 # at the 3 x 3 bins that the plain network's pooling gives.
@@ -64,7 +64,7 @@ def crops(options: argparse.Namespace, split: str, progress: Progress) -> Path:
     """The folder of a split's object crops, written if it is not there."""
     folder: Path = options.run / "crops" / split
     if not folder.is_dir():
-        dataset = load_voc(options.data, split, year=options.year)
+        dataset = load_dataset(options.data, split, year=options.year, max_lost=0.0)
         write_object_crops(dataset, folder, margin=MARGIN, min_side=MIN_SIDE, progress=progress)
     return folder
 

@@ -15,7 +15,7 @@ from PIL import Image
 from sppdet.core.model_file import load_model
 from sppdet.core.progress import NullProgress
 from sppdet.core.types import FloatArray, ImageArray, Sample
-from sppdet.datasets import load_voc, make_synthetic_voc
+from sppdet.datasets import load_dataset, make_synthetic_voc
 from sppdet.detection import model_zoo
 from sppdet.detection.dataset_inference import detect_dataset
 from sppdet.detection.detector import Detector
@@ -121,7 +121,7 @@ def test_presets_are_reproduced_from_the_models_that_they_are_made_of(
     paths = (run / "model.safetensors", run / "lite0" / "model.safetensors")
     both = Ensemble([Detector.load(path) for path in paths])
     both = both.configure(overrides=["detection.flipped_scale_factors=[1.0]"])
-    dataset = load_voc(shapes, "val", classes=both.classes)
+    dataset = load_dataset(shapes, "val", classes=both.classes, allow_missing=True)
     # From maps as they were stored, in half precision: of a few boxes' AP every bit counts.
     found_again = detect_dataset(both, dataset, run / "cache", NullProgress())
     assert found["sppdet, both"] == voc_dict(evaluate_voc(dataset, found_again))
@@ -154,14 +154,14 @@ def test_both_modes_are_compared_and_kept(
     shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     compare = script("rcnn_map").compare
-    dataset = load_voc(shapes, "val", classes=CLASSES[:2], ignore_unknown=True)
+    dataset = load_dataset(shapes, "val", classes=CLASSES[:2], allow_missing=True)
     model = tmp_path / "m.safetensors"
     detector = make_detector()
     detector.classes = ("ring", "disc", "cross")
     detector.save(model, description="", provenance={})
     with pytest.raises(script("rcnn_map").SppdetError, match="other classes"):
         compare(str(model), dataset, 4, tmp_path / "kept", NullProgress())
-    same = load_voc(shapes, "val", classes=detector.classes, ignore_unknown=True)
+    same = load_dataset(shapes, "val", classes=detector.classes, allow_missing=True)
     first = compare(str(model), same, 4, tmp_path / "kept", NullProgress())
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("*.json")}
     assert len(files) == len(same)
@@ -275,6 +275,6 @@ def test_the_rungs_of_the_ladder_share_what_they_can(
     # The last of the models is the one on fc7: its last rung is what a detection with it finds.
     rules = "detection.scale_factors=[1.0]"
     detector = Detector.load(tmp_path / "model.safetensors").configure(None, [rules])
-    dataset = load_voc(shapes, "val", classes=detector.classes)
+    dataset = load_dataset(shapes, "val", classes=detector.classes, allow_missing=True)
     seen = detect_dataset(detector, dataset, tmp_path / "cache", NullProgress())
     assert figures[names[-1]]["map11"] == pytest.approx(evaluate_voc(dataset, seen).map11, abs=0.02)

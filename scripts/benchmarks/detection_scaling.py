@@ -45,7 +45,7 @@ from sppdet.core.jit import warm_up
 from sppdet.core.progress import Progress, terminal_progress
 from sppdet.core.settings import to_dict
 from sppdet.core.types import FloatArray, ImageArray, IntArray
-from sppdet.datasets import load_voc
+from sppdet.datasets import load_dataset
 from sppdet.detection.detector import Detector
 from sppdet.heads.box_regression import BoxRegressors
 from sppdet.heads.image_context import ContextClassifier
@@ -199,7 +199,7 @@ def main() -> int:
     args = parser.parse_args()
     progress = terminal_progress()
     try:
-        dataset = load_voc(args.root, args.split, year=args.year)
+        dataset = load_dataset(args.root, args.split, year=args.year, max_lost=0.0)
         images = [read_sample(sample) for sample in dataset.samples[: max(1, args.images)]]
         use_threads(args.threads)
         warm_up(progress.say)

@@ -44,7 +44,7 @@ from sppdet.core.jit import warm_up
 from sppdet.core.progress import Progress, duration, terminal_progress
 from sppdet.core.types import ImageArray
 from sppdet.core.versions import installed
-from sppdet.datasets import load_voc
+from sppdet.datasets import load_dataset
 from sppdet.detection.detector import Detector
 from sppdet.detection.ensemble import Ensemble, load_detector
 from sppdet.detection.rcnn import RcnnDetector
@@ -179,7 +179,7 @@ def rows(found: Sequence[Contender]) -> list[dict[str, Any]]:
 def run(args: argparse.Namespace) -> None:
     """Time everything, print the table and write it."""
     progress = terminal_progress()
-    dataset = load_voc(args.root, args.split, year=args.year)
+    dataset = load_dataset(args.root, args.split, year=args.year, max_lost=0.0)
     count = max(args.images, args.rcnn_images, args.torchvision_images)
     chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
     warm_up(progress.say)

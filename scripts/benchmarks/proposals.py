@@ -31,7 +31,7 @@ from sppdet.core.files import atomic_write_json
 from sppdet.core.images import read_sample
 from sppdet.core.jit import warm_up
 from sppdet.core.types import Dataset, FloatArray, ImageArray, Sample
-from sppdet.datasets import load_voc
+from sppdet.datasets import load_dataset
 from sppdet.evaluation.proposal_recall import best_overlaps
 from sppdet.proposals import ENGINES, ProposalConfig, make_proposer
 
@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     args = parser.parse_args()
 
-    dataset = load_voc(args.root, args.split, year=args.year)
+    dataset = load_dataset(args.root, args.split, year=args.year, max_lost=0.0)
     dataset = dataclasses.replace(dataset, samples=dataset.samples[: args.images or None])
     warm_up(print)
     configs = {name: ProposalConfig(engine=name, max_proposals=0) for name in args.engines}

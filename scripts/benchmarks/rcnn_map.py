@@ -28,7 +28,7 @@ from sppdet.core.jit import warm_up
 from sppdet.core.progress import Progress, duration, terminal_progress
 from sppdet.core.settings import digest
 from sppdet.core.types import Dataset, Detections, FloatArray, ImageArray, Sample
-from sppdet.datasets import load_voc
+from sppdet.datasets import load_dataset
 from sppdet.detection.detector import Detector
 from sppdet.detection.model_zoo import find_members
 from sppdet.detection.rcnn import BATCH, PADDING, SIDE, RcnnDetector
@@ -138,7 +138,7 @@ def main() -> int:
     args = parser.parse_args()
     progress = terminal_progress()
     try:
-        dataset = load_voc(args.root, args.split, year=args.year)
+        dataset = load_dataset(args.root, args.split, year=args.year, max_lost=0.0)
         if 0 < args.images < len(dataset):
             name = f"{dataset.name}, first {args.images}"
             samples = dataset.samples[: args.images]

@@ -12,7 +12,7 @@ from sppdet.backbones.base import Backbone
 from sppdet.backbones.efficientnet_lite import VARIANTS, EfficientNetLite, load_efficientnet_lite
 from sppdet.backbones.paper_networks import PAPER_NETWORKS, init_he, paper_network
 from sppdet.backbones.torchvision_networks import TORCHVISION_NETWORKS, torchvision_network
-from sppdet.core.errors import ModelFormatError, SppdetError
+from sppdet.core.errors import ConfigError, ModelFormatError, SppdetError
 from sppdet.core.model_file import CLASSIFIER, SUFFIX, load_model
 
 BACKBONES = (*VARIANTS, *TORCHVISION_NETWORKS, *PAPER_NETWORKS)
@@ -53,7 +53,8 @@ def load_backbone(
     An option that is of other networks only has no effect.
 
     Raises:
-        SppdetError: an unknown name, or weights are missing.
+        ConfigError: an unknown name.
+        SppdetError: weights are missing.
         ModelFormatError: a model file that cannot be used.
     """
     disable_memory_trimming()
@@ -70,7 +71,7 @@ def load_backbone(
             name, pretrained=pretrained, download=download, seed=seed
         ).freeze()
     if name not in PAPER_NETWORKS:
-        raise SppdetError(f"unknown backbone {name!r}", hint=f"use one of {', '.join(BACKBONES)}")
+        raise ConfigError(f"unknown backbone {name!r}", hint=f"use one of {', '.join(BACKBONES)}")
     if pretrained:
         raise SppdetError(
             f"there are no pretrained weights of {name}",

@@ -59,7 +59,7 @@ class SvmClassifier:
         header, tensors = load_model(path, SVM_CLASSIFIER)
         with check_config(header, path):
             config = from_dict(SvmClassifierConfig, header.config)
-        extractor = ImageFeatureExtractor(config.features, seed=config.seed, device=device)
+            extractor = ImageFeatureExtractor(config.features, seed=config.seed, device=device)
         check_backbone(header, extractor.weights_digest, path)
         with check_arrays(path):
             svms = LinearSvms(**tensors)

@@ -15,9 +15,12 @@ from sppdet.cli.options import (
     LABELED_SPLIT,
     ClassifierOption,
     DeviceOption,
+    FormatOption,
     ImagesArgument,
+    ImagesOption,
     LabeledDataArgument,
     MaxPixelsOption,
+    StrictOption,
     ThreadsOption,
     YearOption,
     examples,
@@ -81,28 +84,38 @@ def measure(
     source: LabeledDataArgument,
     model: ClassifierOption,
     split: Annotated[
-        str | None, typer.Option("--split", help=LABELED_SPLIT, show_default="VOC: val")
+        str | None, typer.Option("--split", help=LABELED_SPLIT, show_default="data set: val")
     ] = None,
     views: ViewsOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", metavar="DIR", help=f"Gets {REPORT}, and VOC's comp2 result files."
+            "--out",
+            "-o",
+            metavar="DIR",
+            help=f"Gets {REPORT}; for VOC data comp2 result files.",
         ),
     ] = None,
+    format: FormatOption = None,
     year: YearOption = None,
+    images: ImagesOption = None,
+    strict: StrictOption = False,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
 ) -> None:
-    """Measure accuracy on folders of images, or average precision (AP) on a VOC data set.
+    """Measure accuracy on folders of images, or average precision (AP) on a data set of objects.
 
     An image that cannot be read is named and counts against the model; the exit code is then 1.
+    One that a data set has not, or that is no image, is left out as in `sppdet evaluate`.
     """
+    from sppdet.cli.dataset import DataSource
     from sppdet.cli.labeled_data import load_labeled_data
+    from sppdet.datasets.splits import EVALUATION_SPLITS
 
     use_threads(threads)
     predictor = _load(model, views, device)
-    data = load_labeled_data(source, split, year, predictor.classes)
+    opened = DataSource(source, split, format, year, images, strict=strict)
+    data = load_labeled_data(opened, EVALUATION_SPLITS, predictor.classes)
     start = time.perf_counter()
     failures: Failures[int] = Failures()
     scores = dict(_scores(predictor, data.paths, failures))

@@ -15,9 +15,12 @@ from sppdet.cli.options import (
     ConfigOption,
     DescriptionOption,
     DeviceOption,
+    FormatOption,
+    ImagesOption,
     LabeledDataArgument,
     SeedOption,
     SetOption,
+    StrictOption,
     ThreadsOption,
     YearOption,
     examples,
@@ -48,7 +51,7 @@ def register(app: typer.Typer) -> None:
     epilog=examples(
         ("a folder per class", "sppdet classify train photos/ --run runs/photos"),
         (
-            "the objects of Pascal VOC",
+            "the objects of Pascal VOC, or of a data set of any other format",
             "sppdet data crops VOCdevkit data/crops --split train --split val",
         ),
         ("", "sppdet classify train data/crops --split train --test val --run runs/crops"),
@@ -93,11 +96,11 @@ def train(
     byte; with a higher training.epochs, a finished training goes on.
     """
     from sppdet.classification.config import ClassificationConfig
-    from sppdet.datasets import load_class_folders
+    from sppdet.cli.labeled_data import load_single_labels
 
     chosen = load_config(ClassificationConfig, config, changes, seed)
-    training = load_class_folders(source, split)
-    held_out = None if test is None else load_class_folders(source, test, classes=training.classes)
+    training = load_single_labels(source, split)
+    held_out = None if test is None else load_single_labels(source, test, training.classes)
     use_threads(threads)
 
     from sppdet.classification.train import train_classifier
@@ -138,9 +141,12 @@ def train_svm(
     run: RunOption,
     split: Annotated[
         str | None,
-        typer.Option("--split", help=LABELED_SPLIT, show_default="VOC: train"),
+        typer.Option("--split", help=LABELED_SPLIT, show_default="data set: train"),
     ] = None,
+    format: FormatOption = None,
     year: YearOption = None,
+    images: ImagesOption = None,
+    strict: StrictOption = False,
     config: ConfigOption = None,
     changes: SetOption = None,
     seed: SeedOption = None,
@@ -156,16 +162,19 @@ def train_svm(
 ) -> None:
     """Train one linear SVM per class on whole-image features of a pretrained network.
 
+    An image of a data set is an example of every class that it holds an object of.
+
     Features are kept on disk: interrupted, the same command goes on where it stopped.
     """
     from sppdet.classification.config import SvmClassifierConfig
-    from sppdet.cli.labeled_data import is_voc, load_labeled_data
+    from sppdet.cli.dataset import DataSource
+    from sppdet.cli.labeled_data import load_labeled_data
     from sppdet.core.versions import versions
+    from sppdet.datasets.splits import TRAIN_SPLITS
 
     chosen = load_config(SvmClassifierConfig, config, changes, seed)
-    if split is None and is_voc(source):
-        split = "train"
-    data = load_labeled_data(source, split, year)
+    opened = DataSource(source, split, format, year, images, strict=strict)
+    data = load_labeled_data(opened, TRAIN_SPLITS)
     use_threads(threads)
 
     from sppdet.classification.svm_classifier import train_svm_classifier

@@ -110,23 +110,17 @@ def check(
 ) -> None:
     """Read every annotation and image of a data set, name all that is wrong, count what is there.
 
-    The exit code is 1 if anything is wrong.
+    The exit code is 1 if anything is wrong, not for notes.
     """
     from sppdet.datasets.tools.check import check_dataset, format_report
 
     names = DataSource(source, classes=classes).class_names
+    part = None if split == ALL else split
     report = check_dataset(
-        source,
-        format=format,
-        classes=names,
-        images=images,
-        year=year,
-        split=None if split == ALL else split,
+        source, format=format, classes=names, images=images, year=year, split=part
     )
-    if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2, allow_nan=False))
-    else:
-        typer.echo(format_report(report))
+    as_dict = report.to_dict()
+    typer.echo(json.dumps(as_dict, indent=2, allow_nan=False) if as_json else format_report(report))
     if report.problems or report.refused:
         raise typer.Exit(1)
 
@@ -158,7 +152,7 @@ def split(
     year: YearOption = None,
     images: ImagesOption = None,
     classes: ClassesOption = None,
-    strict: StrictOption = False,
+    strict: StrictOption = None,
 ) -> None:
     """Split a data set at random into train and val, each class by its share.
 
@@ -186,6 +180,8 @@ def split(
             write_split_list(folder / "val.txt", held)
     else:
         to: Target = next((name for name in TARGETS if name == opened.format), "coco")
+        if to != opened.format:
+            typer.echo(f"there is no writer for {opened.raw.format}: written as COCO")
         print_findings(convert_dataset({"train": rest, "val": held}, out, to, copy=copy))
     typer.echo(f"{out}: {len(rest)} train and {len(held)} val images")
 
@@ -205,21 +201,23 @@ def convert(
     year: YearOption = None,
     images: ImagesOption = None,
     classes: ClassesOption = None,
-    strict: StrictOption = False,
+    strict: StrictOption = None,
 ) -> None:
     """Write a data set in another format, with its splits; what that cannot hold is told."""
     from sppdet.datasets.raw import Findings
     from sppdet.datasets.tools.convert import convert_dataset, load_splits
 
     findings = Findings()
+    options = DataSource(source, classes=classes, strict=strict)
     splits = load_splits(
         source,
         findings,
         format=format,
         images=images,
         year=year,
-        classes=DataSource(source, classes=classes).class_names,
-        strict=strict,
+        classes=options.class_names,
+        strict=bool(strict),
+        max_lost=options.max_lost,
     )
     if to is not TargetFormat.VOC and {"train", "val", "trainval"} <= splits.keys():
         del splits["trainval"]
@@ -266,7 +264,7 @@ def crops(
     year: YearOption = None,
     images: ImagesOption = None,
     classes: ClassesOption = None,
-    strict: StrictOption = False,
+    strict: StrictOption = None,
 ) -> None:
     """Cut the objects out of a data set, into a folder for each class."""
     from sppdet.core.progress import terminal_progress

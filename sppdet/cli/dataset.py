@@ -25,7 +25,10 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class DataSource:
-    """The options that name a data set and what of it is used."""
+    """The options that name a data set and what of it is used.
+
+    `strict` False is lenient: much may be left out.
+    """
 
     data: Path
     split: str | None = None
@@ -33,8 +36,15 @@ class DataSource:
     year: int | None = None
     images: Path | None = None
     classes: str | None = None
-    strict: bool = False
+    strict: bool | None = None
     limit: int | None = None
+
+    @property
+    def max_lost(self) -> float:
+        """The share of images, or objects, that may be left out, as in `build_dataset`."""
+        from sppdet.datasets.build import MAX_LOST
+
+        return 1.0 if self.strict is False else MAX_LOST
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -81,6 +91,7 @@ class OpenData:
         format: as `--format` names it.
         folder: where the data set was found.
         findings: what is wrong.
+        renamed: classes called as a model does, by what the data calls them.
     """
 
     source: DataSource
@@ -89,6 +100,7 @@ class OpenData:
     format: str
     folder: Path
     findings: Findings = field(repr=False)
+    renamed: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_chosen(self) -> bool:
@@ -145,7 +157,7 @@ class OpenData:
 
         Raises DatasetError or AnnotationError as `build_dataset` does.
         """
-        from sppdet.datasets.build import MAX_LOST, build_dataset
+        from sppdet.datasets.build import build_dataset
 
         dataset = build_dataset(
             self.raw,
@@ -153,8 +165,8 @@ class OpenData:
             split=self.split,
             classes=self.source.class_names if classes is None else classes,
             allow_missing=classes is not None,
-            strict=self.source.strict,
-            max_lost=MAX_LOST if max_lost is None else max_lost,
+            strict=bool(self.source.strict),
+            max_lost=self.source.max_lost if max_lost is None else max_lost,
             path=self.source.data,
         )
         print_findings(self.findings)
@@ -251,11 +263,16 @@ def drop_empty_classes(dataset: Dataset, opened: OpenData) -> Dataset:
 def match_classes(known: Sequence[str], opened: OpenData) -> tuple[str, ...]:
     """Choose the classes to evaluate a model on: those that it and the data have, in its order.
 
-    Says which ones either lacks.
+    Says which ones either lacks, or writes with other capitals or blanks.
 
     Raises:
         DatasetError: none in common, or one was asked for that the model does not know.
     """
+    from sppdet.datasets.class_names import adopt_names
+
+    opened.renamed = adopt_names(opened.raw, known)
+    for old, new in opened.renamed.items():
+        warn(f"the data's class {old!r} is taken as the model's {new!r}")
     counts = opened.count_objects()
     asked = opened.source.class_names
     for name in asked or ():

@@ -89,7 +89,7 @@ def evaluate(
     year: YearOption = None,
     images: ImagesOption = None,
     classes: ClassesOption = None,
-    strict: StrictOption = False,
+    strict: StrictOption = None,
     limit: LimitOption = None,
     config: ConfigOption = None,
     changes: SetOption = None,

@@ -1,16 +1,21 @@
-"""Labeled images for `sppdet classify`: folders of classes, or a VOC data set."""
+"""Labeled images for `sppdet classify`: folders of classes, or a data set of objects."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import typer
 
+from sppdet.cli.dataset import DataSource
+from sppdet.core.errors import DatasetError
 from sppdet.core.types import Dataset, FloatArray, IntArray
-from sppdet.datasets import LabeledImages, load_class_folders, load_voc
+from sppdet.datasets import LabeledImages, load_class_folders
+from sppdet.datasets.formats.folders import is_image, walk
+from sppdet.datasets.load import locate
 from sppdet.evaluation.accuracy import evaluate_accuracy
 from sppdet.evaluation.classification_report import (
     accuracy_dict,
@@ -23,8 +28,6 @@ from sppdet.evaluation.voc_classification import (
     evaluate_voc_classification,
     write_voc_classification,
 )
-
-DEFAULT_VOC_SPLIT = "val"
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,16 @@ class FolderData:
 
 
 @dataclass(frozen=True)
-class VocData:
-    """Images with any number of classes each."""
+class ObjectData:
+    """Images with the classes of their objects.
+
+    Attributes:
+        dataset: the images.
+        result_split: the split in the names of VOC's result files; None where none are written.
+    """
 
     dataset: Dataset
-    split: str
+    result_split: str | None
 
     @property
     def name(self) -> str:
@@ -94,28 +102,58 @@ class VocData:
         """Measure AP: a table for people, and the same for programs; result files go to `out`."""
         named = {self.dataset.samples[index].image_id: row for index, row in scores.items()}
         result = evaluate_voc_classification(self.dataset, named)
-        if out is not None:
-            write_voc_classification(out, self.dataset, named, split=Path(self.split).stem)
+        if out is not None and self.result_split is not None:
+            write_voc_classification(out, self.dataset, named, split=self.result_split)
         return classification_table(result), {"voc": classification_dict(result)}
 
 
 def load_labeled_data(
-    source: Path, split: str | None, year: int | None, classes: tuple[str, ...] | None = None
-) -> FolderData | VocData:
-    """Load a folder: a VOC data set if it looks like one, else a folder per class.
+    source: DataSource, preferred: Sequence[str], classes: tuple[str, ...] | None = None
+) -> FolderData | ObjectData:
+    """Load a data set of objects if there is one, and say what of it is used; else a folder per
+    class.
 
-    Raises DatasetError or AnnotationError as the readers do, also for classes that are not among
-    `classes`.
+    Args:
+        source: its split is a folder where there is a folder per class.
+        preferred: the splits to choose from where none is named, as `DataSource.open` takes them.
+        classes: the classes to tell apart, in their order; by default those of the data.
+
+    Raises DatasetError or AnnotationError as the readers do.
     """
-    if not is_voc(source):
-        return FolderData(load_class_folders(source, split, classes=classes))
-    split = DEFAULT_VOC_SPLIT if split is None else split
-    return VocData(load_voc(source, split, year=year, classes=classes), split)
+    # Options of data sets alone: what else lies there is refused by them.
+    is_named = (source.format, source.year, source.images) != (None, None, None)
+    if not is_named and not holds_objects(source.data):
+        return FolderData(load_class_folders(source.data, source.split, classes=classes))
+    opened = source.open(preferred)
+    typer.echo(opened.describe("using"))
+    result_split = opened.file_split if opened.format == "voc" else None
+    return ObjectData(opened.load(classes), result_split)
 
 
-def is_voc(folder: Path) -> bool:
-    """Tell whether a folder, or a folder of a year in it, holds VOC annotations."""
-    return any(
-        next(folder.glob(pattern), None) is not None
-        for pattern in ("Annotations", "VOC*/Annotations", "VOCdevkit/VOC*/Annotations")
-    )
+def load_single_labels(
+    source: Path, split: str | None, classes: Sequence[str] | None = None
+) -> LabeledImages:
+    """Load a folder per class, as `load_class_folders` does.
+
+    Raises:
+        DatasetError: as there; and a data set of objects, which names no class for an image.
+    """
+    if holds_objects(source):
+        raise DatasetError(
+            "is a data set of objects, not a folder for each class",
+            path=source,
+            hint=f"cut the objects out first: sppdet data crops {source} OUT",
+        )
+    return load_class_folders(source, split, classes=classes)
+
+
+def holds_objects(source: Path) -> bool:
+    """Return whether a folder or file is a data set of objects, of any format."""
+    try:
+        # Of many images it takes long to find that none of the formats fits.
+        if source.is_dir() and all(is_image(name) for one in walk(source) for name in one.files):
+            return False
+        locate(source)
+    except (DatasetError, OSError):
+        return False
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -62,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     The code is 0 for success, 1 for an error or a batch with a bad file in it, 2 for wrong usage,
     130 for an interrupt.
     """
+    # An image so large is told of in one line, or was asked for.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     try:
         app(args=None if argv is None else list(argv), prog_name="sppdet")
     except SppdetError as error:

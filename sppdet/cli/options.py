@@ -81,8 +81,13 @@ ClassesOption = Annotated[
     ),
 ]
 StrictOption = Annotated[
-    bool,
-    typer.Option("--strict", help="Refuse the data at the first thing that is wrong with it."),
+    bool | None,
+    typer.Option(
+        "--strict/--lenient",
+        help="Refuse the data at the first thing that is wrong with it, or go on without however"
+        " much of it cannot be used.",
+        show_default="more than a tenth is refused",
+    ),
 ]
 CopyOption = Annotated[
     bool, typer.Option("--copy", help="Copy the images, rather than link to them.")
@@ -92,12 +97,16 @@ LimitOption = Annotated[
 ]
 
 # Labeled images, for classifiers.
-LABELED_SPLIT = "A folder in DATA that holds those of the classes; VOC: a name in ImageSets/Main."
+LABELED_SPLIT = (
+    "A folder in DATA that holds those of the classes; of a data set train, val, test or another "
+    "part that it has; all; or a .txt file of ids."
+)
 LabeledDataArgument = Annotated[
     Path,
     typer.Argument(
         metavar="DATA",
-        help="A folder that holds a folder per class, or a VOCdevkit or VOC-format folder.",
+        help="A folder that holds a folder per class, or a data set of objects: VOC XML, COCO,"
+        " YOLO, CSV, Label Studio, CVAT or LabelMe.",
         show_default=False,
     ),
 ]

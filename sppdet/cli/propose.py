@@ -18,6 +18,7 @@ from sppdet.cli.options import (
     ImagesOption,
     LimitOption,
     SetOption,
+    StrictOption,
     ThreadsOption,
     YearOption,
     examples,
@@ -64,6 +65,7 @@ def propose(
     format: FormatOption = None,
     year: YearOption = None,
     images: ImagesOption = None,
+    strict: StrictOption = None,
     limit: LimitOption = None,
     config: ConfigOption = None,
     changes: SetOption = None,
@@ -79,11 +81,8 @@ def propose(
 
     if split is not None and len(inputs) > 1:
         raise DatasetError("--split goes with one data set", hint="name one folder or file")
-    dataset = (
-        None
-        if split is None
-        else DataSource(Path(inputs[0]), split, format, year, images, limit=limit).load()
-    )
+    data = DataSource(Path(inputs[0]), split, format, year, images, strict=strict, limit=limit)
+    dataset = None if split is None else data.load()
     paths = find_images(inputs) if dataset is None else [sample.path for sample in dataset]
     proposer = make_proposer(load_config(TrainingConfig, config, changes).proposals)
     use_threads(threads)

@@ -73,8 +73,9 @@ def category_ids(opened: OpenData, dataset: Dataset) -> list[int] | None:
 
     if opened.format != "coco":
         return None
+    own = {new: old for old, new in opened.renamed.items()}
     try:
-        return coco.category_ids(opened.folder, dataset.classes)
+        return coco.category_ids(opened.folder, [own.get(name, name) for name in dataset.classes])
     except AnnotationError as error:
         warn(f"categories are numbered 1, 2, ..: {error.message}")
         return None

@@ -76,7 +76,7 @@ def train(
     year: YearOption = None,
     images: ImagesOption = None,
     classes: ClassesOption = None,
-    strict: StrictOption = False,
+    strict: StrictOption = None,
     limit: LimitOption = None,
     config: ConfigOption = None,
     changes: SetOption = None,

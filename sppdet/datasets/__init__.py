@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sppdet.datasets.class_folders import LabeledImages, load_class_folders
 from sppdet.datasets.formats.coco import load_coco
+from sppdet.datasets.formats.voc_devkit import VOC_CLASSES
 from sppdet.datasets.load import load_dataset
 from sppdet.datasets.object_crops import write_object_crops
 from sppdet.datasets.synthetic import SYNTHETIC_CLASSES, make_synthetic_voc
-from sppdet.datasets.voc import VOC_CLASSES, load_voc, voc_folder, voc_splits
 from sppdet.datasets.voc_download import download_voc
 
 __all__ = [
@@ -18,9 +18,6 @@ __all__ = [
     "load_class_folders",
     "load_coco",
     "load_dataset",
-    "load_voc",
     "make_synthetic_voc",
-    "voc_folder",
-    "voc_splits",
     "write_object_crops",
 ]

@@ -17,16 +17,17 @@ import numpy as np
 from sppdet.core.errors import AnnotationError, DatasetError
 from sppdet.core.types import BoolArray, Dataset, FloatArray, IntArray, Sample
 from sppdet.datasets.annotations import OUTSIDE_TOLERANCE
-from sppdet.datasets.class_names import choose_classes, trim
+from sppdet.datasets.class_names import choose_classes, nearest_name, trim
 from sppdet.datasets.image_sizes import SizedImage, measure_images
 from sppdet.datasets.raw import (
+    ALL_LOST,
     CLIPPED,
     EMPTY_BOX,
     LOST_IMAGES,
     LOST_OBJECTS,
     MISSING_IMAGE,
     NO_OBJECTS_HERE,
-    OF_CLASSES,
+    NOT_ASKED,
     OUTSIDE,
     UNKNOWN_CLASS,
     UNREADABLE_IMAGE,
@@ -34,7 +35,7 @@ from sppdet.datasets.raw import (
     RawDataset,
     RawObject,
 )
-from sppdet.datasets.splits import drop_repeats, match_splits, select_images
+from sppdet.datasets.splits import drop_repeats, is_list, match_splits, select_images
 
 # Share of images, or of objects, that may be left out.
 MAX_LOST = 0.1
@@ -45,10 +46,11 @@ _LOST_OBJECTS = LOST_OBJECTS | {EMPTY_BOX, OUTSIDE, UNKNOWN_CLASS}
 
 @dataclass(slots=True)
 class _Tally:
-    """Objects per class, those kept, and what is lost."""
+    """Objects per class, those kept, and what is lost; places of images that lost an object."""
 
     given: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
+    spoilt: set[int] = field(default_factory=set)
     lost_images: int = 0
     lost_objects: int = 0
 
@@ -73,7 +75,7 @@ def build_dataset(
         split: as `select_images` takes it; None for all images.
         classes: names to keep, in their order; by default those of the data.
         allow_missing: whether some of `classes` may have no object at all (a model's classes).
-        strict: refuse at the first finding.
+        strict: refuse at the first finding that is more than a note.
         max_lost: share of images, or objects, that may be left out.
         path: of the data set, named in messages.
 
@@ -85,8 +87,7 @@ def build_dataset(
     findings = Findings() if findings is None else findings
     raw = drop_repeats(raw, findings)
     chosen = select_images(raw, split, path=path)
-    is_named = split is not None and chosen.splits == match_splits(raw.splits, split)
-    findings.keep_splits(chosen.splits if is_named else None)
+    _keep_findings(findings, raw, chosen, split)
     lost_by_reader = findings.counts()
     names = choose_classes(raw, classes, findings, allow_missing=allow_missing, path=path)
     tally = _Tally()
@@ -97,8 +98,8 @@ def build_dataset(
     if not raw.fixed_classes:
         for name in (name for name in names if not tally.given[name]):
             findings.add(NO_OBJECTS_HERE, path or Path(raw.name), f"no object has {name!r}")
-    if strict and len(findings):
-        first = findings.all[0]
+    if strict and (wrong := findings.wrong()):
+        first = wrong[0]
         raise AnnotationError(
             f"{first.message} ({first.kind})", path=first.path, hint="correct it (strict)"
         )
@@ -107,6 +108,23 @@ def build_dataset(
     _check_losses(samples, tally, findings, max_lost, path)
     title = " and ".join(chosen.splits) if split is not None else ""
     return Dataset(f"{raw.name} {title}".strip(), names, tuple(samples))
+
+
+def _keep_findings(
+    findings: Findings, raw: RawDataset, chosen: RawDataset, split: str | None
+) -> None:
+    """Drop what the reader found in other splits, and for a list in the images that it lacks."""
+    if split is None or chosen.splits == match_splits(raw.splits, split):
+        findings.keep_splits(None if split is None else chosen.splits)
+        return
+    findings.keep_splits(tuple({image.split for image in chosen.images if image.split is not None}))
+    # Also what it lost: a broken file that no list names is none of the list's.
+    kept = {path for image in chosen.images for path in (image.path, image.source)}
+    others = {path for image in raw.images for path in (image.path, image.source)} - kept
+    is_lost = LOST_IMAGES if is_list(split) else frozenset[str]()
+    findings.all = [
+        one for one in findings.all if one.path not in others and one.kind not in is_lost
+    ]
 
 
 class _Objects(NamedTuple):
@@ -141,6 +159,7 @@ def _build_samples(
         for label, count in enumerate(np.bincount(chosen, minlength=len(names)).tolist()):
             counts[names[label]] += count
     tally.lost_objects += int((~row.keep).sum())
+    tally.spoilt.update(row.images[~row.keep].tolist())
     kept = [one for one, keep in zip(row.objects, row.keep.tolist(), strict=True) if keep]
     difficult = np.array([one.difficult or one.crowd for one in kept], np.bool_)
     areas = np.array([np.nan if one.area is None else one.area for one in kept], np.float32)
@@ -149,6 +168,12 @@ def _build_samples(
     samples = []
     for n, (image, (width, height)) in enumerate(sized):
         own = slice(ends[n], ends[n + 1])
+        if ends[n] == ends[n + 1] and (image.lost or n in tally.spoilt):
+            # It is no image without objects: what lies in it is not background.
+            message = f"none of its objects can be used ({image.source.name})"
+            findings.add(ALL_LOST, image.path, message, image.split)
+            tally.lost_images += 1
+            continue
         is_stated = ends[n] < ends[n + 1] and not np.isnan(areas[own]).any()
         samples.append(
             Sample(
@@ -174,6 +199,7 @@ def _label_objects(
 ) -> tuple[list[int], list[RawObject], list[int]]:
     """List the objects of known classes: places of their images, themselves, their labels."""
     written: dict[str, int | None] = {}
+    advice: dict[str, str] = {}
     images, objects, chosen = [], [], []
     for n, (image, _) in enumerate(sized):
         for one in image.objects:
@@ -185,10 +211,16 @@ def _label_objects(
                 objects.append(one)
                 chosen.append(label)
                 continue
-            message = f"{one.what} ({trim(one.name)})"
-            findings.add(UNKNOWN_CLASS, image.source, message, image.split)
+            if one.name not in advice:
+                near = None if is_asked else nearest_name(one.name, labels)
+                advice[one.name] = "" if near is None else f"; did you mean {near!r}?"
+            message = f"{one.what} ({trim(one.name)}){advice[one.name]}"
             # Who names classes wants the others left out; a class list that lacks one is a fault.
-            tally.lost_objects += not is_asked
+            kind = NOT_ASKED if is_asked else UNKNOWN_CLASS
+            findings.add(kind, image.source, message, image.split)
+            if not is_asked:
+                tally.lost_objects += 1
+                tally.spoilt.add(n)
     return images, objects, chosen
 
 
@@ -249,14 +281,17 @@ def _check_losses(
         problem = f"no object of {', '.join(classes)} can be used"
     if problem is None:
         return
-    counts = "; ".join(f"{kind}: {count}" for kind, count in findings.counts().items())
-    is_missing = kinds is _LOST_IMAGES and 2 * findings.counts()[MISSING_IMAGE] > lost
-    order = sorted(findings.all, key=lambda one: (one.kind in OF_CLASSES, one.kind not in kinds))
-    first = "".join(f"; the first is {one.path}: {one.message}" for one in order[:1])
+    wrong = findings.wrong()
+    kinds_told = Counter(one.kind for one in wrong)
+    counts = "; ".join(f"{kind}: {count}" for kind, count in kinds_told.items())
+    is_missing = kinds is _LOST_IMAGES and 2 * kinds_told[MISSING_IMAGE] > lost
+    # Where images are left without objects, the first of these tells why.
+    wrong.sort(key=lambda one: (one.kind not in kinds, one.kind not in _LOST_OBJECTS))
+    ways = ", name the folder of the images with --images" if is_missing else ""
+    ways += ", or go on without them: --lenient" if samples else ""
+    first = "".join(f"; the first is {one.path}: {one.message}" for one in wrong[:1])
     raise DatasetError(
         problem + (f" ({counts}){first}" if counts else ""),
         path=path,
-        hint="correct them, or name the folder of the images with --images"
-        if is_missing
-        else "correct them; `sppdet data check` names all",
+        hint=f"correct them (`sppdet data check` names all){ways}",
     )

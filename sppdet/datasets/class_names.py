@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sppdet.core.errors import DatasetError
@@ -56,6 +56,13 @@ def trim(name: str) -> str:
     return " ".join(name.split())
 
 
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the known class that a name is likely a slip of; None if it is like none."""
+    lowered = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), lowered, n=1)
+    return lowered[near[0]] if near else None
+
+
 def _check_asked(
     asked: Sequence[str],
     objects: Counter[str],
@@ -78,21 +85,45 @@ def _check_asked(
         )
     missing = [name for name in names if not objects[name]]
     if missing and (not allow_missing or len(missing) == len(names)):
-        lowered = {name.lower(): name for name in known if objects[name]}
-        near = difflib.get_close_matches(missing[0].lower(), lowered, n=1)
-        have = ", ".join(lowered.values()) or "none"
-        raise DatasetError(
-            f"no object has the class {missing[0]!r}",
-            path=path,
-            hint=f"did you mean {lowered[near[0]]!r}?" if near else f"classes with objects: {have}",
-        )
+        present = [name for name in known if objects[name]]
+        near = nearest_name(missing[0], present)
+        hint = f"classes with objects: {', '.join(present) or 'none'}"
+        problem = f"no object has the class {missing[0]!r}"
+        if missing[0] in known:
+            problem, hint = f"{problem}, which the data lists", f"omit it; {hint}"
+        elif near:
+            hint = f"did you mean {near!r}?"
+        raise DatasetError(problem, path=path, hint=hint)
     return tuple(names)
+
+
+def adopt_names(raw: RawDataset, known: Sequence[str]) -> dict[str, str]:
+    """Rename the classes of a data set as a model knows them, where case and blanks alone differ.
+
+    Returns:
+        The new names by the old ones.
+    """
+    have = {trim(one.name) for image in raw.images for one in image.objects}
+    counts = Counter(map(_fold, known))
+    folded = {_fold(name): name for name in known if name not in have and counts[_fold(name)] == 1}
+    new = {name: folded[_fold(name)] for name in sorted(have) if _fold(name) in folded}
+    for image in raw.images if new else ():
+        image.objects = [
+            one._replace(name=new.get(trim(one.name), one.name)) for one in image.objects
+        ]
+    if raw.classes is not None:
+        raw.classes = tuple(new.get(trim(name), name) for name in raw.classes)
+    return new
+
+
+def _fold(name: str) -> str:
+    return "".join(name.lower().split())
 
 
 def _find_similar(names: Sequence[str], source: Path, findings: Findings) -> None:
     first: dict[str, str] = {}
     for name in names:
-        other = first.setdefault("".join(name.lower().split()), name)
+        other = first.setdefault(_fold(name), name)
         if other != name:
             findings.add(
                 SIMILAR_NAMES, source, f"{other!r} and {name!r} are taken as different classes"

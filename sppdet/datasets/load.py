@@ -25,6 +25,9 @@ from sppdet.datasets.splits import drop_repeats, select_images
 # A data set is looked for in the folder that is named, and in folders so far below it.
 MAX_DEPTH = 2
 
+_ANNOTATION_FOLDERS = ("annotation", "annotations", "annots", "json", "labels")
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst")
+
 # Class names and data sets that a line names.
 _MAX_NAMED = 6
 
@@ -37,7 +40,7 @@ class Format:
         title: for people.
         matches: whether a folder or file looks like it: names and first bytes only.
         read: `read(source, findings, **options)` gives its `RawDataset`.
-        options: the options that `read` understands, of `images`, `year` and `split`.
+        options: what `read` understands, of `images`, `within`, `year` and `split`.
     """
 
     title: str
@@ -46,17 +49,17 @@ class Format:
     options: frozenset[str] = frozenset()
 
 
+# Formats whose images are looked for around a file.
+_SEARCH = frozenset({"images", "within"})
 # By the name that `--format` takes. Where several fit a folder, the first of them is taken.
 FORMATS: dict[str, Format] = {
     "voc": Format("VOC XML", voc.matches, voc.read, frozenset({"images", "year", "split"})),
-    "coco": Format("COCO", coco.matches, coco.read, frozenset({"images"})),
-    "labelstudio": Format(
-        "Label Studio JSON", label_studio.matches, label_studio.read, frozenset({"images"})
-    ),
-    "cvat": Format("CVAT XML", cvat.matches, cvat.read, frozenset({"images"})),
-    "labelme": Format("LabelMe JSON", labelme.matches, labelme.read, frozenset({"images"})),
+    "coco": Format("COCO", coco.matches, coco.read, _SEARCH),
+    "labelstudio": Format("Label Studio JSON", label_studio.matches, label_studio.read, _SEARCH),
+    "cvat": Format("CVAT XML", cvat.matches, cvat.read, _SEARCH),
+    "labelme": Format("LabelMe JSON", labelme.matches, labelme.read, _SEARCH),
     "yolo": Format("YOLO", yolo.matches, yolo.read, frozenset({"images"})),
-    "csv": Format("CSV", csv_boxes.matches, csv_boxes.read, frozenset({"images"})),
+    "csv": Format("CSV", csv_boxes.matches, csv_boxes.read, _SEARCH),
 }
 
 
@@ -131,6 +134,8 @@ def read_dataset(
         raise DatasetError(f"{chosen.title} has no use for --{key}", path=source, hint="omit it")
     if split is not None and "split" in chosen.options:
         given["split"] = split
+    if "within" in chosen.options and images is None:
+        given["within"] = _own_folder(Path(source).absolute())
     raw = chosen.read(folder, findings, **given)
     if raw.name.lower() in GENERIC_NAMES:
         raw.name = folder.absolute().parent.name or raw.name
@@ -147,6 +152,8 @@ def locate(source: Path, format: str | None = None) -> tuple[str, Path]:
         raise DatasetError(f"there is no format {format!r}", hint=f"formats: {', '.join(FORMATS)}")
     if not source.exists():
         raise DatasetError("no such file or folder", path=source, hint="check the path")
+    if source.is_file() and source.suffix.lower() in _ARCHIVES:
+        raise DatasetError("is an archive", path=source, hint="unpack it, and give its folder")
     wanted = [format] if format is not None else list(FORMATS)
 
     def by_format(folder: Path) -> str | None:
@@ -197,6 +204,16 @@ def _count(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
+def _own_folder(source: Path) -> Path:
+    """Return the folder that is the whole data set: that of `source`, not annotations alone.
+
+    A file is often in a folder beside those of the images, `annotations/train.json`.
+    """
+    if source.is_file():
+        return source.parent.parent
+    return source.parent if source.name.lower() in _ANNOTATION_FOLDERS else source
+
+
 def _folders(folder: Path) -> Iterator[Path]:
     """Yield the folders in a folder, sorted, without hidden ones."""
     if not folder.is_dir():
@@ -236,6 +253,11 @@ def _not_data(source: Path) -> DatasetError:
                 path=source,
                 hint="label them first (labelImg, CVAT and Label Studio are free tools), or name "
                 f"the folder that holds the annotations too ({formats})",
+            )
+        packed = [path.name for path in source.iterdir() if path.suffix.lower() in _ARCHIVES]
+        if packed:
+            return DatasetError(
+                "holds no data set, but an archive", path=source, hint=f"unpack {min(packed)}"
             )
     what = "holds no data set" if source.is_dir() else "is not an annotation file"
     return DatasetError(

@@ -18,7 +18,9 @@ MISSING_IMAGE = "images that are not there, left out"
 UNREADABLE_IMAGE = "images that cannot be read, left out"
 BROKEN_ANNOTATION = "annotation files that cannot be read, left out"
 NO_IMAGE = "annotations without an image, left out"
-NO_ANNOTATION = "images without an annotation file, left out"
+NO_ANNOTATION = "images without an annotation, left out"
+NO_LABELED_IMAGE = "label files without an image, left out"
+ALL_LOST = "images none of whose objects can be used, left out"
 OTHER_FOLDER = "splits in another folder than the file says"
 NO_SPLIT = "splits that are not there, left out"
 OTHER_TABLE = "tables beside those of splits, not read"
@@ -37,16 +39,24 @@ BAD_OBJECT = "objects without a class or a whole box, left out"
 UNLISTED_IMAGE = "objects of images that are not listed, left out"
 UNLISTED_CLASS = "objects of categories that are not listed, left out"
 CLASS_NUMBER = "objects whose class number has no name, left out"
+OTHER_SHAPE = "shapes that enclose nothing (points, lines), left out"
+ROTATED = "rotated boxes, enclosed by upright ones"
 POLYGON = "files with polygons between boxes; the boxes around them taken"
 CONFIDENCE = "objects with a confidence, which is not used"
-UNKNOWN_CLASS = "objects of classes that were not asked for, left out"
+UNKNOWN_CLASS = "objects of classes that the class list lacks, left out"
+NOT_ASKED = "objects of classes that were not asked for, left out"
 # Of classes:
 NO_NAMES = "class lists missing; classes called by their numbers"
 NO_OBJECTS = "classes without an object, left out"
 REPEATED_CLASS = "classes listed twice, taken once"
 NO_OBJECTS_HERE = "classes without an object here"
+SUPER_CATEGORY = "super-categories without objects, left out of the classes"
 SIMILAR_NAMES = "pairs of class names that differ by case or blanks alone"
-OF_CLASSES = frozenset({NO_OBJECTS, NO_OBJECTS_HERE, SIMILAR_NAMES})
+
+# Findings that cost nothing and are seldom a mistake: notes, which are not wrong.
+NOTES = frozenset({OTHER_FOLDER, TURNED_SIZE, ROTATED, POLYGON, CONFIDENCE}) | frozenset(
+    {NOT_ASKED, NO_OBJECTS, NO_OBJECTS_HERE, SUPER_CATEGORY}
+)
 
 # Findings of a reader that cost an image, or an object; build counts its own itself.
 LOST_IMAGES = frozenset({BROKEN_ANNOTATION, NO_IMAGE, NOT_LISTED})
@@ -91,6 +101,7 @@ class RawImage:
         objects: in the file's order.
         split: the part of the data set that it belongs to, None where there are none. An image
             of several (`train`, `trainval`) is given once for each, the objects shared.
+        lost: how many of its objects the reader left out.
     """
 
     image_id: str
@@ -99,6 +110,7 @@ class RawImage:
     size: tuple[int, int] | None = None
     objects: list[RawObject] = field(default_factory=list)
     split: str | None = None
+    lost: int = 0
 
 
 @dataclass(slots=True)
@@ -158,6 +170,10 @@ class Findings:
     def counts(self) -> Counter[str]:
         """Count the findings of each kind, in the order of their first."""
         return Counter(one.kind for one in self.all)
+
+    def wrong(self) -> list[Finding]:
+        """List those that are more than notes."""
+        return [one for one in self.all if one.kind not in NOTES]
 
     def of(self, kind: str) -> Iterator[Finding]:
         """Yield the findings of a kind."""

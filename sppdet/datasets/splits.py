@@ -67,6 +67,11 @@ def choose_split(splits: Sequence[str], preferred: Sequence[str]) -> str | None:
     return next(found, None)
 
 
+def is_list(split: str) -> bool:
+    """Return whether a split is named by the path of a list of images."""
+    return split.endswith(".txt") or "/" in split or "\\" in split
+
+
 def select_images(raw: RawDataset, split: str | None, *, path: Path | None = None) -> RawDataset:
     """Keep the images of a split, in its order; all of them, each once, for None.
 
@@ -81,7 +86,7 @@ def select_images(raw: RawDataset, split: str | None, *, path: Path | None = Non
     """
     if split is None:
         return replace(raw, images=_each_once(raw.images))
-    if split.endswith(".txt") or "/" in split or "\\" in split:
+    if is_list(split):
         return replace(raw, images=_listed(raw.images, Path(split)), splits=(Path(split).stem,))
     names = match_splits(raw.splits, split)
     if not names:
@@ -248,7 +253,7 @@ def _listed(images: Sequence[RawImage], path: Path) -> list[RawImage]:
             raise DatasetError(
                 f"lists {line}, which is no image of the data set",
                 path=path,
-                hint="list ids or file names of its images",
+                hint="list ids or file names of its images, of those that can be read",
             )
         kept.append(found)
     return kept

@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw
 from sppdet.core.errors import DatasetError
 from sppdet.core.files import new_folder
 from sppdet.core.types import ImageArray
-from sppdet.datasets.voc import CLASSES_FILE
 from sppdet.datasets.voc_xml import VocObject, format_annotation
 
 MIN_SIDE = 64
@@ -125,7 +124,7 @@ def make_synthetic_voc(
             path = part / "JPEGImages" / f"{name}.jpg"
             Image.fromarray(image).save(path, quality=_JPEG_QUALITY, subsampling=0)
         _write_splits(part / "ImageSets" / "Main", train, val, test)
-        (part / CLASSES_FILE).write_text("".join(f"{c}\n" for c in classes), encoding="utf-8")
+        (part / "classes.txt").write_text("".join(f"{c}\n" for c in classes), encoding="utf-8")
     return Path(root)
 
 

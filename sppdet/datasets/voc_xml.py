@@ -7,7 +7,6 @@ half-open box is `(xmin - 1, ymin - 1, xmax, ymax)`.
 from __future__ import annotations
 
 import codecs
-import math
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ from defusedxml import DefusedXmlException
 from defusedxml import ElementTree as SafeTree
 
 from sppdet.core.errors import AnnotationError
-from sppdet.datasets.annotations import MAX_SIDE, Box, ClassList, LabeledBox, check_box
+from sppdet.datasets.annotations import MAX_SIDE, Box
 
 # As VOC 2005 and copies of it have for a flag that nobody set.
 _NO = frozenset(("", "0", "0.0", "false", "no", "unspecified"))
@@ -53,25 +52,25 @@ class VocAnnotation:
         filename: the image's name as the file states it, or None. Not to be trusted as a path.
         width, height: size in pixels, or None where the file does not state it.
         objects: the objects, unchecked, in the order of the file; boxes are half-open pixels.
+        problems: what is wrong with the objects that were left out, such as `object 2 has no
+            <name>`.
     """
 
     filename: str | None
     width: int | None
     height: int | None
     objects: tuple[VocObject, ...]
+    problems: tuple[str, ...] = ()
 
 
-def read_annotation(path: Path, problems: list[str] | None = None) -> VocAnnotation:
-    """Read an annotation file; an object needs `name` and `bndbox` only.
+def read_annotation(path: Path) -> VocAnnotation:
+    """Read an annotation file in UTF-8 or UTF-16, or another encoding that it declares.
 
-    Args:
-        path: the file, in UTF-8 or UTF-16, or another encoding that it declares.
-        problems: gathers what is wrong with single objects, which are left out, rather than
-            raise at the first; a size that is no number is then None.
+    An object needs `name` and `bndbox` only; one without a class or a whole box is left out.
 
     Raises:
-        AnnotationError: missing, not XML, with a DOCTYPE or entities (refused, as they can reach
-            other files or grow without bound), or an object without a class or a whole box.
+        AnnotationError: not XML, or with a DOCTYPE or entities (refused, as they can reach other
+            files or grow without bound).
     """
     root = _parse(path)
     if root.tag != "annotation":
@@ -81,40 +80,15 @@ def read_annotation(path: Path, problems: list[str] | None = None) -> VocAnnotat
             hint="give a file whose root is <annotation>",
         )
     size = root.find("size")
-    try:
-        width, height = (_side(size, side, path) for side in ("width", "height"))
-    except AnnotationError:
-        if problems is None:
-            raise
-        width = height = None
+    width, height = (_side(size, side) for side in ("width", "height"))
     filename = (root.findtext("filename") or "").strip() or None
-    objects = []
+    objects, problems = [], []
     for number, node in enumerate(root.findall("object"), 1):
         try:
-            objects.append(_object(node, number, path))
-        except AnnotationError as error:
-            if problems is None:
-                raise
-            problems.append(error.message)
-    return VocAnnotation(filename, width, height, tuple(objects))
-
-
-def check_objects(
-    annotation: VocAnnotation, width: int, height: int, classes: ClassList, *, path: Path
-) -> list[LabeledBox]:
-    """Label and check the objects of known classes.
-
-    Raises:
-        AnnotationError: an unknown class, or an inverted or outside box, by object number.
-    """
-    objects = []
-    for number, item in enumerate(annotation.objects, 1):
-        label = classes.label(item.name, path=path, what=f"object {number}")
-        if label is not None:
-            what = f"object {number} ({item.name})"
-            box = check_box(item.box, width, height, path=path, what=what)
-            objects.append(LabeledBox(label, box, item.difficult))
-    return objects
+            objects.append(_object(node, number))
+        except ValueError as error:
+            problems.append(str(error))
+    return VocAnnotation(filename, width, height, tuple(objects), tuple(problems))
 
 
 def format_annotation(
@@ -150,10 +124,6 @@ def _parse(path: Path) -> Element:
     try:
         root: Element = SafeTree.fromstring(_decode(path.read_bytes()), forbid_dtd=True)
         return root
-    except FileNotFoundError:
-        raise AnnotationError(
-            "no such annotation file", path=path, hint="restore it, or take its id off the split"
-        ) from None
     except DefusedXmlException:
         raise AnnotationError(
             "has a DOCTYPE or entities, which are refused", path=path, hint="remove the <!DOCTYPE>"
@@ -195,45 +165,41 @@ def _decode(data: bytes) -> bytes | str:
     return data
 
 
-def _object(node: Element, number: int, path: Path) -> VocObject:
+def _object(node: Element, number: int) -> VocObject:
+    """Read an object, the number-th of its file; raises ValueError that says what it lacks."""
     what = f"object {number}"
     # `find` sees direct children only: the <part>s of VOC2012's persons have boxes of their own.
     name = (node.findtext("name") or "").strip()
     if not name:
-        raise AnnotationError(f"{what} has no <name>", path=path, hint="name its class")
+        raise ValueError(f"{what} has no <name>")
     bndbox = node.find("bndbox")
     if bndbox is None:
-        raise AnnotationError(
-            f"{what} ({name}) has no <bndbox>", path=path, hint="add its box, or remove the object"
-        )
+        raise ValueError(f"{what} ({name}) has no <bndbox>")
     xmin, ymin, xmax, ymax = (
-        _number(bndbox, tag, f"{what} ({name})", path) for tag in ("xmin", "ymin", "xmax", "ymax")
+        _coordinate(bndbox, tag, f"{what} ({name})") for tag in ("xmin", "ymin", "xmax", "ymax")
     )
     box = (xmin - 1.0, ymin - 1.0, xmax, ymax)
     return VocObject(name, box, _flag(node, "difficult"), _flag(node, "truncated"), number)
 
 
-def _number(parent: Element, tag: str, what: str, path: Path) -> float:
-    text = (parent.findtext(tag) or "").strip()
+def _coordinate(bndbox: Element, tag: str, what: str) -> float:
+    text = (bndbox.findtext(tag) or "").strip()
     try:
         return float(text)
     except ValueError:
         found = f"{text!r}" if text else "nothing"
-        raise AnnotationError(
-            f"{what}: <{tag}> should hold a number, but holds {found}",
-            path=path,
-            hint="correct it",
-        ) from None
+        raise ValueError(f"{what}: <{tag}> should hold a number, but holds {found}") from None
 
 
-def _side(size: Element | None, tag: str, path: Path) -> int | None:
-    """Read a side of the image (`160`, `160.0`); None if it is absent or 0, as some tools do."""
-    if size is None or not (size.findtext(tag) or "").strip():
+def _side(size: Element | None, tag: str) -> int | None:
+    """Read a side of the image (`160`, `160.0`); None if it is absent, or no image's (0, text)."""
+    if size is None:
         return None
-    value = _number(size, tag, "the image's <size>", path)
-    if value > MAX_SIDE:
-        raise AnnotationError(f"<{tag}> is beyond any image", path=path, hint="correct <size>")
-    return int(value) if value >= 1 and not math.isnan(value) else None
+    try:
+        value = float(size.findtext(tag) or "")
+    except ValueError:
+        return None
+    return int(value) if 1 <= value <= MAX_SIDE else None
 
 
 def _flag(node: Element, tag: str) -> bool:

@@ -106,7 +106,7 @@ class Detector:
         header, tensors = load_model(path)
         with check_config(header, path):
             config = from_dict(DetectorConfig, header.config)
-        extractor = FeatureExtractor(config.features, seed=config.seed, device=device)
+            extractor = FeatureExtractor(config.features, seed=config.seed, device=device)
         check_backbone(header, extractor.backbone.weights_digest(), path)
         classes = header.classes
         head = RegionHead(config.head, extractor, len(classes), seed=config.seed)

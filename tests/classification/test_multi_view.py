@@ -31,7 +31,7 @@ from sppdet.classification.transforms import MAX_ASPECT_RATIO, limit_aspect_rati
 from sppdet.core.errors import ConfigError, SppdetError
 from sppdet.core.images import read_image
 from sppdet.core.types import ImageArray
-from sppdet.datasets import load_voc
+from sppdet.datasets import load_dataset
 
 CLASSES = ("cat", "dog", "person")
 COUNTS = {"center": 1, "ten-crop": 10, "ten-map": 10, "full": 1, "multi": 96, "multi-full": 98}
@@ -215,7 +215,7 @@ def test_unknown_views_are_refused() -> None:
 
 
 def test_real_images_by_maps_and_by_crops(voc_root: Path) -> None:
-    dataset = load_voc(voc_root, "val")
+    dataset = load_dataset(voc_root, "val")
     made = network()
     gaps = []
     for sample in dataset.samples[:10]:

@@ -15,7 +15,14 @@ from sppdet.classification.predictor import load_predictor
 from sppdet.classification.svm_classifier import SvmClassifier, train_svm_classifier
 from sppdet.core.errors import ConfigError, ImageError, ModelFormatError, TrainingError
 from sppdet.core.images import read_image
-from sppdet.core.model_file import SVM_CLASSIFIER, load_model, read_header, save_model
+from sppdet.core.model_file import (
+    CLASSIFIER,
+    SVM_CLASSIFIER,
+    ModelHeader,
+    load_model,
+    read_header,
+    save_model,
+)
 from sppdet.core.progress import NullProgress
 from sppdet.core.types import ImageArray, IntArray
 from sppdet.detection.model_zoo import resolve_model
@@ -150,6 +157,31 @@ def test_damaged_and_other_files_are_refused(tmp_path: Path, trained: SvmClassif
         SvmClassifier.load(SHIPPED)
     with pytest.raises(ModelFormatError, match="is a detector"):
         load_predictor(SHIPPED)
+
+
+@pytest.mark.parametrize("kind", [CLASSIFIER, SVM_CLASSIFIER])
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"newer": {"x": 1}}, "unknown key 'newer'"),
+        ({"network": {"backbone": "lenet"}}, "network.backbone is 'lenet'"),
+        ({"features": {"backbone": "lenet"}}, "unknown backbone 'lenet'"),
+    ],
+)
+def test_a_newer_file_says_which_version_wrote_it(
+    tmp_path: Path, kind: str, config: dict[str, object], problem: str
+) -> None:
+    path = tmp_path / "newer.safetensors"
+    header = ModelHeader(("a", "b"), config, "lenet", "0", "", {"sppdet": "9.9"}, kind)
+    save_model(path, header, {})
+    own = "network" if kind == CLASSIFIER else "features"
+    if own not in config:
+        problem = "unknown key"
+    with pytest.raises(ModelFormatError) as caught:
+        load_predictor(path)
+    assert str(caught.value).startswith(f"{path}: was written by sppdet 9.9, whose settings this")
+    assert f"({problem}" in str(caught.value)
+    assert str(caught.value).endswith("install the sppdet that wrote it, or train again")
 
 
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, trained: SvmClassifier) -> None:

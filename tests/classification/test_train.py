@@ -32,7 +32,7 @@ from sppdet.core.progress import NullProgress
 from sppdet.core.settings import load
 from sppdet.core.tensor_files import load_tensors
 from sppdet.core.types import Dataset
-from sppdet.datasets import LabeledImages, load_class_folders, load_voc, write_object_crops
+from sppdet.datasets import LabeledImages, load_class_folders, load_dataset, write_object_crops
 from sppdet.detection.detector import Detector
 from sppdet.detection.model_zoo import resolve_model
 from sppdet.heads.config import HeadConfig
@@ -244,7 +244,7 @@ def test_a_frozen_backbone_is_not_stored(images: LabeledImages, tmp_path: Path) 
 @pytest.fixture(scope="module")
 def voc_images(voc_root: Path) -> Dataset:
     """The first dozen real images of `val`."""
-    dataset = load_voc(voc_root, "val")
+    dataset = load_dataset(voc_root, "val")
     return replace(dataset, samples=dataset.samples[:12])
 
 

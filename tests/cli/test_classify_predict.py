@@ -15,10 +15,13 @@ from sppdet.classification.multi_view import VIEW_SETS
 from sppdet.classification.network import ClassificationNetwork
 from sppdet.cli import main
 from sppdet.cli.classify_predict import ViewNames
-from sppdet.cli.labeled_data import is_voc
+from sppdet.cli.labeled_data import holds_objects
+from sppdet.core.files import array_digest
+from sppdet.core.tensor_files import load_tensors
 from sppdet.datasets import make_synthetic_voc
 from sppdet.detection.model_zoo import resolve_model
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, assert_one_line
+from tests.helpers.made_voc import write_pair
 
 CLASSES = ("dark", "light")
 SMALL = ["--set", "features.scales=[48]"]
@@ -101,6 +104,9 @@ def test_folders_of_other_classes_are_refused(run: Run, photos: Path, svms: Path
     ran = run("classify", "test", photos, "--model", svms)
     assert ran.code == 1
     assert "bright: is not one of the classes dark, light" in ran.err
+    # What only a data set of objects has is not passed over.
+    ran = run("classify", "test", photos, "--model", svms, "--year", "2007")
+    assert_one_line(ran, "no annotations of a known format")
 
 
 def test_a_voc_data_set_from_training_to_result_files(run: Run, tmp_path: Path) -> None:
@@ -186,10 +192,46 @@ def test_settings_are_a_config_file(run: Run, tmp_path: Path) -> None:
     assert again.out == ran.out
 
 
-def test_voc_folders_are_known(tmp_path: Path) -> None:
+def test_data_sets_of_other_formats_give_the_same_classifier(run: Run, tmp_path: Path) -> None:
+    shapes = make_synthetic_voc(tmp_path / "shapes", train=10, val=5, test=0, width=80, height=64)
+    # YOLO has no flag for difficult objects: without them, the three are the same.
+    sets = {"yolo": (shapes, "YOLO"), "coco": (tmp_path / "yolo", "COCO")}
+    sets["voc"] = (tmp_path / "coco", "VOC XML")
+    tables, models = set(), set()
+    for to, (source, title) in sets.items():
+        data, out = tmp_path / to, tmp_path / f"{to}-out"
+        assert run("data", "convert", source, data, "--to", to).code == 0
+        trained = run("classify", "train-svm", data, "--run", tmp_path / f"{to}-run", *SMALL)
+        assert trained.out.startswith(title)
+        assert "no split given: using train" in trained.out
+        model = tmp_path / f"{to}-run" / "model.safetensors"
+        models.add(tuple(sorted(map(array_digest, load_tensors(model)[0].values()))))
+        ran = run("classify", "test", data, "--model", model, "--out", out)
+        assert ran.code == 0
+        assert "no split given: using val" in ran.out
+        tables.add(json.dumps(json.loads((out / "report.json").read_text())["voc"]["classes"]))
+        assert (to == "voc") == any(out.glob("comp2_cls_val_*.txt"))
+    assert len(tables) == len(models) == 1
+
+
+def test_a_classifier_is_tested_on_the_classes_that_it_knows(run: Run, tmp_path: Path) -> None:
+    data = make_synthetic_voc(tmp_path / "shapes", train=10, val=5, test=0, width=80, height=64)
+    few = tmp_path / "few"
+    words = ("data", "convert", data, few, "--to", "coco", "--classes", "ring,star")
+    assert run(*words).code == 0
+    run("classify", "train-svm", few, "--run", tmp_path / "run", *SMALL)
+    ran = run("classify", "test", data, "--model", tmp_path / "run" / "model.safetensors")
+    assert ran.code == 0
+    assert "objects of classes that were not asked for, left out" in ran.err
+
+
+def test_data_sets_are_told_from_folders_of_classes(tmp_path: Path, photos: Path) -> None:
     for folder in ("a/Annotations", "b/VOC2007/Annotations", "c/VOCdevkit/VOC2012/Annotations"):
-        (tmp_path / folder).mkdir(parents=True)
-        assert is_voc(tmp_path / folder.split("/")[0])
-    (tmp_path / "d" / "cat").mkdir(parents=True)
-    assert not is_voc(tmp_path / "d")
-    assert not is_voc(tmp_path / "none")
+        write_pair(tmp_path / folder / "1.jpg", tmp_path / folder / "1.xml")
+        assert holds_objects(tmp_path / folder.split("/")[0])
+    assert not holds_objects(photos)
+    assert not holds_objects(tmp_path / "none")
+    # XML beside the images of each class.
+    for name in CLASSES:
+        write_pair(photos / name / "x.jpg", photos / name / "x.xml")
+    assert not holds_objects(photos)

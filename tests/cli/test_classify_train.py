@@ -11,7 +11,7 @@ from sppdet import Classifier
 from sppdet.classification.config import ClassificationConfig
 from sppdet.core.settings import from_dict
 from sppdet.datasets import make_synthetic_voc
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, assert_one_line
 
 SMALL = (
     "network.width=0.1",
@@ -77,7 +77,7 @@ def test_a_broken_image_is_told_and_the_rest_cut(run: Run, shapes: Path, tmp_pat
 def test_mistakes_are_one_line_each(run: Run, shapes: Path, tmp_path: Path) -> None:
     for words, message in (
         (["classify", "train", tmp_path / "none", "--run", tmp_path / "r"], "no such folder"),
-        (["classify", "train", shapes, "--run", tmp_path / "r"], "holds no images"),
+        (["classify", "train", shapes, "--run", tmp_path / "r"], "is a data set of objects"),
         (training(shapes, tmp_path / "r", "--set", "network.fc77=3"), "did you mean 'network.fc7'"),
         (training(shapes, tmp_path / "r", "--set", "network.variant=flat"), "'spp' or 'plain'"),
         (["data", "crops", shapes, tmp_path / "c", "--split", "tests"], "no split 'tests'"),
@@ -87,6 +87,16 @@ def test_mistakes_are_one_line_each(run: Run, shapes: Path, tmp_path: Path) -> N
         assert message in ran.err
         assert ran.err.count("\n") == 1
     assert not (tmp_path / "r").exists()
+
+
+def test_a_data_set_of_objects_is_refused_with_the_way_out(
+    run: Run, shapes: Path, tmp_path: Path
+) -> None:
+    yolo = tmp_path / "yolo"
+    assert run("data", "convert", shapes, yolo, "--to", "yolo").code == 0
+    for data in (shapes, yolo):
+        ran = run(*training(data, tmp_path / "run"))
+        assert_one_line(ran, "is a data set of objects", f"sppdet data crops {data} OUT")
 
 
 def test_settings_are_a_config_file(run: Run, tmp_path: Path) -> None:

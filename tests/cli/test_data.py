@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sppdet.datasets import load_voc, make_synthetic_voc
+from sppdet.datasets import load_dataset, make_synthetic_voc
 from tests.cli.conftest import Run, assert_one_line
 
 
@@ -19,7 +19,7 @@ def test_synthetic_and_check(run: Run, tmp_path: Path) -> None:
     assert_one_line(again, str(root), "already there")
     checked = run("data", "check", root)
     assert checked.code == 0
-    dataset = load_voc(root, "train")
+    dataset = load_dataset(root, "train")
     assert "VOC XML, 5 images" in checked.out
     assert "train: 3 images, 0 of them without objects" in checked.out
     assert "val: 2 images" in checked.out

@@ -11,7 +11,7 @@ import pytest
 
 from sppdet.core.model_file import load_model, save_model
 from sppdet.core.types import Dataset, Detections
-from sppdet.datasets import load_voc
+from sppdet.datasets import load_dataset
 from sppdet.evaluation.voc_results import write_voc_detections
 from tests.cli.conftest import Run
 
@@ -26,7 +26,7 @@ def _perfect(dataset: Dataset) -> dict[str, Detections]:
 
 
 def test_evaluate_result_files(run: Run, shapes: Path, tmp_path: Path) -> None:
-    dataset = load_voc(shapes, "val")
+    dataset = load_dataset(shapes, "val")
     write_voc_detections(tmp_path / "found", dataset, _perfect(dataset), split="val")
     out = tmp_path / "out"
     more = ("--metric", "both", "--errors", "--thresholds")
@@ -44,8 +44,8 @@ def test_evaluate_result_files(run: Run, shapes: Path, tmp_path: Path) -> None:
 
 
 def test_evaluate_on_some_classes_and_images(run: Run, shapes: Path, tmp_path: Path) -> None:
-    name = load_voc(shapes, "val").classes[0]
-    dataset = load_voc(shapes, "val", classes=[name], ignore_unknown=True)
+    name = load_dataset(shapes, "val").classes[0]
+    dataset = load_dataset(shapes, "val", classes=[name])
     write_voc_detections(tmp_path, dataset, {}, split="val")
     common = ("evaluate", shapes, "--results", tmp_path, "--out", tmp_path / "out")
     ran = run(*common, "--classes", name, "--limit", "2")
@@ -85,7 +85,7 @@ def test_evaluating_on_the_training_images_is_said(
     run: Run, shapes: Path, model: Path, tmp_path: Path
 ) -> None:
     header, tensors = load_model(model)
-    trained = load_voc(shapes, "train").name
+    trained = load_dataset(shapes, "train").name
     both = tmp_path / "both.safetensors"
     provenance = {**header.provenance, "dataset": f"{trained}val"}
     save_model(both, replace(header, provenance=provenance), tensors)
@@ -106,4 +106,4 @@ def test_evaluate_leaves_no_maps_behind_unless_asked(
     assert run(*common).code == 0
     assert {path.suffix for path in out.rglob("*") if path.is_file()} == {".txt", ".json"}
     assert run(*common, "--cache", cache).code == 0
-    assert len(list(cache.rglob("*.maps"))) == len(load_voc(shapes, "val"))
+    assert len(list(cache.rglob("*.maps"))) == len(load_dataset(shapes, "val"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sppdet.core.settings import load
-from sppdet.datasets import load_voc
+from sppdet.datasets import load_dataset
 from sppdet.detection import model_zoo
 from sppdet.training.config import TrainingConfig
 from tests.cli.conftest import Run, assert_one_line, training
@@ -134,7 +134,7 @@ def test_models_are_listed_and_used_by_name(
     assert ran.code == 0
     lines = ran.out.splitlines()
     assert [line.partition(":")[0] for line in lines] == ["accurate", "default", "fast"]
-    used = {int(label) for sample in load_voc(shapes, "train") for label in sample.labels}
+    used = {int(label) for sample in load_dataset(shapes, "train") for label in sample.labels}
     size, classes = f"{model.stat().st_size / 1e6:.1f} MB", len(used)
     for line in lines:
         assert f": {size}, {classes} classes, trained on shapes train, 4 images" in line

@@ -14,10 +14,12 @@ import pytest
 from sppdet.cli.dataset import DataSource, drop_empty_classes
 from sppdet.core.types import Dataset, Detections
 from sppdet.datasets import load_dataset
+from sppdet.datasets.raw import ALL_LOST, CLASS_NUMBER
 from sppdet.datasets.tools.convert import convert_dataset
 from sppdet.datasets.tools.writers import TARGETS, Target
 from sppdet.evaluation.coco_results import write_coco_detections
 from tests.cli.conftest import Run, assert_one_line, training
+from tests.helpers.made_annotations import label_studio_tasks, write_images, write_json
 
 
 @pytest.fixture(scope="session")
@@ -190,6 +192,20 @@ def test_classes_of_model_and_data_are_compared(
     assert not (tmp_path / "never").exists()
 
 
+def test_classes_that_differ_by_case_alone_are_the_model_s(
+    run: Run, shapes: Path, model: Path, tmp_path: Path
+) -> None:
+    voc = renamed(shapes, tmp_path / "voc", circle="Circle")
+    convert_dataset({"val": load_dataset(voc, "val")}, tmp_path / "coco", "coco")
+    out = tmp_path / "out"
+    ran = run("evaluate", tmp_path / "coco", "--model", model, "--out", out, "--limit", "1")
+    assert ran.code == 0
+    assert "the data's class 'Circle' is taken as the model's 'circle'" in ran.err
+    assert "not in the data: circle" not in ran.err
+    assert "categories are numbered" not in ran.err
+    assert "circle" in json.loads((out / "report.json").read_text())["coco"]["class_ap"]
+
+
 def _perfect(dataset: Dataset) -> dict[str, Detections]:
     return {
         sample.image_id: Detections(
@@ -271,6 +287,47 @@ def test_ids_that_voc_files_cannot_hold(run: Run, plain: Path, model: Path, tmp_
     assert ran.code == 0
     assert "detections.json is written instead" in ran.err
     assert {path.name for path in out.iterdir()} == {"report.json", "detections.json"}
+
+
+def test_lenient_goes_on_where_else_it_stops(run: Run, plain: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(plain, folder)
+    labels = [path for path in sorted((folder / "labels").rglob("*.txt")) if path.read_text()]
+    for path in labels[:2]:
+        path.write_text("99 0.5 0.5 0.2 0.2\n")
+    words = ("data", "convert", folder, tmp_path / "new", "--to", "csv")
+    ran = run(*words)
+    assert_one_line(ran, "2 of 7 images cannot be used", f"{labels[0]}: line 1 has the class 99")
+    assert ran.err.endswith("or go on without them: --lenient\n")
+    ran = run(*words, "--lenient")
+    assert ran.code == 0
+    assert f"sppdet: {CLASS_NUMBER}: 2" in ran.err
+    assert f"sppdet: {ALL_LOST}: 2" in ran.err
+    assert f"{tmp_path / 'new'}: 5 images" in ran.out
+    for command in ("train", "evaluate", "propose"):
+        assert "--lenient" in run(command, "--help").out
+
+
+def test_notes_are_no_reason_for_an_exit_code(run: Run, plain: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(plain, folder)
+    with (folder / "classes.txt").open("a") as stream:
+        stream.write("\nunused\n")
+    ran = run("data", "check", folder)
+    assert ran.code == 0
+    assert "note: classes without an object, left out: 1" in ran.out
+    assert run("data", "convert", folder, tmp_path / "new", "--to", "coco", "--strict").code == 0
+
+
+def test_another_format_is_said(run: Run, tmp_path: Path) -> None:
+    write_images(tmp_path / "mine")
+    write_json(tmp_path / "mine" / "export.json", label_studio_tasks())
+    ran = run("data", "split", tmp_path / "mine", "--out", tmp_path / "new", "--val", "0.4")
+    assert ran.code == 0
+    assert "there is no writer for Label Studio JSON: written as COCO" in ran.out
+    assert "COCO, 3 images" in run("data", "check", tmp_path / "new").out
+    ran = run("data", "split", tmp_path / "new", "--split", "all", "--out", tmp_path / "again")
+    assert "no writer" not in ran.out
 
 
 def test_strict_refuses_what_else_is_told(run: Run, plain: Path, tmp_path: Path) -> None:

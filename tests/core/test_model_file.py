@@ -244,6 +244,27 @@ def test_hostile_json_is_not_a_model(tmp_path: Path, text: str) -> None:
         load_model(inner)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"PK\3\4" + bytes(1000),  # what torch.save writes
+        b"\x80\2}q\0." * 50,
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 34\n",
+        b"<!DOCTYPE html><html>not found</html>",
+    ],
+    ids=["zip", "pickle", "pointer", "page"],
+)
+def test_files_of_other_programs_are_not_models(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(ModelFormatError) as caught:
+        load_model(path)
+    assert str(caught.value) == (
+        f"{path}: is not an sppdet model, or only the beginning of one; "
+        "give a file that sppdet train or sppdet classify wrote, or copy it again"
+    )
+
+
 @pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"sppdet": "{}"}])
 def test_other_safetensors_files_are_not_models(
     tmp_path: Path, metadata: dict[str, str] | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sppdet.core.errors import AnnotationError, DatasetError
 from sppdet.datasets.build import build_dataset
 from sppdet.datasets.raw import (
+    ALL_LOST,
     BAD_OBJECT,
     BROKEN_ANNOTATION,
     CLIPPED,
@@ -103,7 +105,8 @@ def test_more_than_a_tenth_left_out_stops(image: Path, bad: int, stops: bool) ->
         with pytest.raises(
             DatasetError,
             match=r"^here: 3 of 20 objects cannot be used \(empty or inverted boxes left out: 3\); "
-            r"the first is all\.json: object 1 \(cat\) is empty.*; correct them; `sppdet data ch",
+            r"the first is all\.json: object 1 \(cat\) is empty.*; correct them \("
+            r"`sppdet data check` names all\), or go on without them: --lenient$",
         ):
             build_dataset(raw(image, all_objects), path=Path("here"))
     else:
@@ -130,6 +133,39 @@ def test_missing_images_and_those_that_a_reader_lost_stop_together(image: Path) 
         build_dataset(made, findings)
 
 
+def test_an_image_whose_objects_are_all_lost_is_not_one_without_objects(image: Path) -> None:
+    lists = [objects("cat")] * 20
+    lists += [objects("cat", EMPTY), objects("cat", EMPTY) + objects("dog"), []]
+    made = raw(image, *lists)
+    made.images[3] = replace(made.images[3], objects=[], lost=2)
+    findings = Findings()
+    dataset = build_dataset(made, findings, max_lost=0.1)
+    assert len(dataset) == 21
+    assert [sample.image_id for sample in dataset if not len(sample.boxes)] == ["22"]
+    assert findings.counts() == {EMPTY_BOX: 2, ALL_LOST: 2}
+    assert {one.path for one in findings.of(ALL_LOST)} == {made.images[n].path for n in (3, 20)}
+    # They count as images that are lost: 3 of 23.
+    made.images[4] = replace(made.images[4], objects=[], lost=1)
+    with pytest.raises(DatasetError, match="3 of 23 images cannot be used"):
+        build_dataset(made)
+    # A class that nobody asked for is no loss: the image has no object of those asked for.
+    only = build_dataset(
+        raw(image, objects("dog"), objects("cat")), findings := Findings(), classes=["cat"]
+    )
+    assert not findings.wrong()
+    assert [len(sample.boxes) for sample in only] == [0, 1]
+
+
+def test_what_is_lost_can_be_gone_on_without(image: Path) -> None:
+    made = raw(image, objects("cat"), objects("cat", EMPTY), objects("dog", EMPTY))
+    with pytest.raises(DatasetError, match=r"2 of 3 images.*object 1 \(cat\) is empty.*--lenient$"):
+        build_dataset(made)
+    assert len(build_dataset(made, max_lost=1.0)) == 1
+    # Where nothing is left, there is nothing to go on with.
+    with pytest.raises(DatasetError, match=r"names all\)$"):
+        build_dataset(raw(image, objects("cat", EMPTY)), max_lost=1.0)
+
+
 def test_a_class_lost_by_it_stops(image: Path) -> None:
     made = raw(image, objects("cat " * 30) + objects("dog", EMPTY))
     with pytest.raises(DatasetError, match="no object of dog can be used"):
@@ -148,6 +184,19 @@ def test_what_concerns_other_splits_is_not_told(image: Path) -> None:
     findings.add(BROKEN_ANNOTATION, Path("x.xml"), "broken", "val")
     with pytest.raises(DatasetError, match="1 of 2 images cannot be used"):
         build_dataset(made, findings, split="valid")
+
+
+def test_what_concerns_images_that_a_list_lacks_is_not_told(image: Path, tmp_path: Path) -> None:
+    made = raw(image, *[objects("cat")] * 4, splits=("train", "val"))
+    findings = Findings()
+    for n, one in enumerate(made.images):
+        one.split, one.source = ("train" if n < 3 else "val"), Path(f"{n}.txt")
+        findings.add(BAD_OBJECT, one.source, "line 2 has no class", one.split)
+    findings.add(BROKEN_ANNOTATION, Path("x.txt"), "is not text", "val")
+    (tmp_path / "list.txt").write_text("0\n1")
+    made.images[0].objects *= 40
+    assert len(build_dataset(made, findings, split=str(tmp_path / "list.txt"))) == 2
+    assert [one.path.name for one in findings.all] == ["0.txt", "1.txt"]
 
 
 def test_classes_of_the_format_without_objects(image: Path) -> None:
@@ -201,6 +250,14 @@ def test_strict_refuses_at_the_first(image: Path) -> None:
         AnnotationError, match=r"^all\.json: object 1 \(cat\) is empty.*\(empty or inverted"
     ):
         build_dataset(made, strict=True)
+
+
+def test_strict_passes_notes(image: Path) -> None:
+    made = raw(image, objects("cat"), classes=("dog", "cat"))
+    findings = Findings()
+    assert build_dataset(made, findings, strict=True).classes == ("cat",)
+    assert findings.counts() == {NO_OBJECTS: 1}
+    assert not findings.wrong()
 
 
 def test_ten_of_a_kind_are_named(image: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import pytest
 
 from sppdet.core.errors import DatasetError
 from sppdet.datasets.load import FORMATS, describe, load_dataset, locate, read_dataset
-from sppdet.datasets.raw import CLIPPED, REPEATED_CLASS, Findings
+from sppdet.datasets.raw import CLIPPED, NOT_LISTED, REPEATED_CLASS, Findings
 from tests.helpers import made_voc
 from tests.helpers.made_voc import write_image, write_pair
 
@@ -67,6 +68,61 @@ def test_inputs_that_are_named(faults: Path) -> None:
     assert "max_pixels" not in str(caught.value)
 
 
+def _tiff(width: int, height: int) -> bytes:
+    """A TIFF's header and its two sizes (TIFF 6.0, section 2), without any pixel."""
+    entries = [(256, width), (257, height), (258, 8), (259, 1), (262, 1), (273, 8), (279, 1)]
+    packed = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + packed + bytes(4)
+
+
+def _gif(width: int, height: int) -> bytes:
+    """A GIF of one empty picture (GIF89a, sections 18 and 20)."""
+    screen = struct.pack("<6sHHBBB", b"GIF89a", width, height, 0x80, 0, 0) + bytes(6)
+    return screen + struct.pack("<BHHHHB", 0x2C, 0, 0, width, height, 0) + b"\2\0;"
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("a.tif", _tiff(60_000, 60_000)), ("a.gif", _gif(65_535, 65_535))],
+    ids=["tiff", "gif"],
+)
+def test_an_image_that_claims_too_many_pixels_is_named(
+    tmp_path: Path, name: str, data: bytes
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    (tmp_path / "a.xml").write_text(made_voc.annotation(("cat", "1 1 9 9"), filename=name))
+    with pytest.raises(DatasetError) as caught:
+        load_dataset(tmp_path)
+    assert f"{name}: the image exceeds the cap of 89,000,000 pixels" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    # The remedy: go on without it.
+    write_pair(tmp_path / "b.jpg", tmp_path / "b.xml")
+    with pytest.raises(DatasetError, match=r"1 of 2 images.*--lenient$"):
+        load_dataset(tmp_path)
+    assert [one.image_id for one in load_dataset(tmp_path, max_lost=1.0)] == ["b"]
+
+
+@pytest.mark.parametrize(
+    "line", ["..\\..\\set\\a.jpg", "C:\\data\\a.jpg", "../../a", "//server/x/a.png"]
+)
+def test_paths_of_another_machine_in_a_split_file(tmp_path: Path, line: str) -> None:
+    root = tmp_path / "set"
+    write_pair(root / "JPEGImages/a.jpg", root / "Annotations/a.xml")
+    listed = made_voc.write_split(root, "train", [line])
+    assert [one.image_id for one in load_dataset(root, "train")] == ["a"]
+    # What is not there is named with the list that names it; nothing outside is read.
+    write_pair(tmp_path / "JPEGImages/b.jpg", tmp_path / "Annotations/b.xml")
+    start, _, end = line.rpartition("a")
+    gone = f"{start}b{end}"
+    made_voc.write_split(root, "train", [line, gone])
+    with pytest.raises(DatasetError) as caught:
+        load_dataset(root, "train")
+    assert f"the first is {listed}: lists {gone}, which has no annotation" in str(caught.value)
+    findings = Findings()
+    assert len(load_dataset(root, "train", findings=findings, max_lost=1.0)) == 1
+    assert findings.counts() == {NOT_LISTED: 1}
+
+
 def test_what_is_said_of_a_set(tmp_path: Path) -> None:
     made_voc.tensorflow(tmp_path)
     raw = read_dataset(tmp_path, Findings())
@@ -110,6 +166,16 @@ def test_images_without_annotations_are_refused_with_a_word(tmp_path: Path) -> N
             load_dataset(tmp_path, format=format)
     with pytest.raises(DatasetError, match="holds no annotations in VOC XML"):
         load_dataset(tmp_path, format="voc")
+
+
+@pytest.mark.parametrize("name", ["set.zip", "SET.ZIP", "set.tar", "set.tar.gz", "set.tgz", "a.7z"])
+def test_an_archive_is_to_be_unpacked(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"PK")
+    for format in (None, "coco"):
+        with pytest.raises(DatasetError, match=f"{name}: is an archive; unpack it, and give"):
+            load_dataset(tmp_path / name, format=format)
+    with pytest.raises(DatasetError, match=f"holds no data set, but an archive; unpack {name}"):
+        load_dataset(tmp_path)
 
 
 def test_paths_and_options_that_cannot_be(tmp_path: Path) -> None:

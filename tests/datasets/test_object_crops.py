@@ -15,7 +15,7 @@ from sppdet.core.images import read_image
 from sppdet.core.types import Dataset, Sample
 from sppdet.datasets import (
     load_class_folders,
-    load_voc,
+    load_dataset,
     make_synthetic_voc,
     write_object_crops,
 )
@@ -125,7 +125,7 @@ def test_bad_requests_are_refused_and_leave_nothing(dataset: Dataset, tmp_path: 
 
 def test_the_same_crops_come_out_twice(tmp_path: Path) -> None:
     root = make_synthetic_voc(tmp_path / "shapes", train=4, val=0, test=0)
-    dataset = load_voc(root, "train")
+    dataset = load_dataset(root, "train")
     for name in ("a", "b"):
         write_object_crops(dataset, tmp_path / name, margin=0.2)
     a, b = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sppdet.core.errors import DatasetError
 from sppdet.core.images import read_sample
-from sppdet.datasets import SYNTHETIC_CLASSES, load_voc, make_synthetic_voc
+from sppdet.datasets import SYNTHETIC_CLASSES, load_dataset, make_synthetic_voc
 from sppdet.datasets.synthetic import draw_scene
 from sppdet.datasets.voc_xml import read_annotation
 
@@ -27,7 +27,7 @@ def test_splits_of_no_images_are_left_out(tmp_path: Path) -> None:
     root = make_synthetic_voc(tmp_path / "set", train=0, val=2, test=0, width=64, height=64)
     names = sorted(path.name for path in (root / "ImageSets" / "Main").iterdir())
     assert names == ["trainval.txt", "val.txt"]
-    assert len(load_voc(root, "val")) == 2
+    assert len(load_dataset(root, "val")) == 2
 
 
 def test_committed_set_is_what_the_generator_makes(tmp_path: Path) -> None:
@@ -42,7 +42,9 @@ def test_committed_set_is_what_the_generator_makes(tmp_path: Path) -> None:
         if name.endswith(".txt"):
             assert made[name] == committed[name], name
     for split in SPLITS:
-        for ours, theirs in zip(load_voc(root, split), load_voc(COMMITTED, split), strict=True):
+        for ours, theirs in zip(
+            load_dataset(root, split), load_dataset(COMMITTED, split), strict=True
+        ):
             assert ours.labels.tolist() == theirs.labels.tolist()
             np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=2)
             difference = read_sample(ours).astype(int) - read_sample(theirs)
@@ -50,14 +52,16 @@ def test_committed_set_is_what_the_generator_makes(tmp_path: Path) -> None:
 
 
 def test_committed_set_has_every_class_in_training() -> None:
-    data = load_voc(COMMITTED, "train")
+    data = load_dataset(COMMITTED, "train")
     assert data.classes == SYNTHETIC_CLASSES
     assert {int(n) for s in data for n in s.labels} == set(range(len(data.classes)))
 
 
 def test_splits_do_not_overlap_and_trainval_is_both(tmp_path: Path) -> None:
     root = make_synthetic_voc(tmp_path / "set", train=3, val=2, test=2, width=64, height=64)
-    train, val, trainval, test = ([s.image_id for s in load_voc(root, split)] for split in SPLITS)
+    train, val, trainval, test = (
+        [s.image_id for s in load_dataset(root, split)] for split in SPLITS
+    )
     assert train + val == trainval
     assert not set(trainval) & set(test)
     assert (len(train), len(val), len(test)) == (3, 2, 2)
@@ -82,7 +86,7 @@ def test_an_image_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
 
 def test_samples_fit_their_images(tmp_path: Path) -> None:
     root = make_synthetic_voc(tmp_path / "set", train=12, val=0, test=0, width=200, height=100)
-    for sample in load_voc(root, "train"):
+    for sample in load_dataset(root, "train"):
         assert read_sample(sample).shape == (100, 200, 3)
         assert len(sample.boxes) >= 1
 

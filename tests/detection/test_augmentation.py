@@ -15,7 +15,7 @@ from sppdet.core.boxes import flip
 from sppdet.core.images import flip_image, read_image
 from sppdet.core.progress import NullProgress
 from sppdet.core.types import Detections, FloatArray, ImageArray
-from sppdet.datasets import load_voc, make_synthetic_voc
+from sppdet.datasets import load_dataset, make_synthetic_voc
 from sppdet.detection.augmentation import Augmentation, augmentations
 from sppdet.detection.config import DetectionConfig
 from sppdet.detection.dataset_inference import detect_dataset
@@ -186,7 +186,7 @@ def test_plain_augmentations_come_first() -> None:
 def test_a_cache_holds_both_ways(detector: Detector, tmp_path: Path) -> None:
     folder = tmp_path / "shapes"
     root = make_synthetic_voc(folder, train=2, val=0, test=0, width=120, height=90, seed=3)
-    dataset, cache = load_voc(root, "train"), tmp_path / "cache"
+    dataset, cache = load_dataset(root, "train"), tmp_path / "cache"
     quiet = NullProgress()
     blind = detect_dataset(plain(detector), dataset, cache, quiet)
     assert len(list((cache / "maps").iterdir())) == 2

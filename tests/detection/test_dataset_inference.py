@@ -13,7 +13,7 @@ from sppdet.core.errors import ImageError
 from sppdet.core.images import read_image
 from sppdet.core.progress import NullProgress
 from sppdet.core.types import Dataset, Detections
-from sppdet.datasets import load_voc, make_synthetic_voc
+from sppdet.datasets import load_dataset, make_synthetic_voc
 from sppdet.detection.dataset_inference import detect_dataset
 from sppdet.detection.detector import Detector
 from tests.helpers.made_detector import CLASSES, make_detector
@@ -32,7 +32,7 @@ def dataset(tmp_path: Path) -> Dataset:
     root = make_synthetic_voc(
         tmp_path / "shapes", train=IMAGES, val=0, test=0, width=120, height=90, seed=3
     )
-    return load_voc(root, "train")
+    return load_dataset(root, "train")
 
 
 def _same(a: dict[str, Detections], b: dict[str, Detections]) -> bool:

@@ -15,7 +15,7 @@ from sppdet.core.errors import ConfigError, ModelFormatError
 from sppdet.core.images import read_image
 from sppdet.core.progress import NullProgress
 from sppdet.core.types import Detections, FloatArray
-from sppdet.datasets import load_voc, make_synthetic_voc
+from sppdet.datasets import load_dataset, make_synthetic_voc
 from sppdet.detection import model_zoo
 from sppdet.detection.dataset_inference import detect_dataset
 from sppdet.detection.detector import Detector
@@ -184,7 +184,7 @@ def test_members_keep_their_own_augmentations(flip: bool, factor: float, fusion:
 
 def test_a_cache_keeps_the_maps_of_every_member(tmp_path: Path) -> None:
     root = make_synthetic_voc(tmp_path, train=2, val=0, test=0, width=120, height=90, seed=3)
-    dataset, cache = load_voc(root, "train"), tmp_path / "cache"
+    dataset, cache = load_dataset(root, "train"), tmp_path / "cache"
     flipped = "detection.flipped_scale_factors=[1]"
     both = Ensemble(
         [make_detector(flipped), make_detector("features.scales=[160]", flipped, seed=1)]

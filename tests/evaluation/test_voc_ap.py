@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sppdet.core.errors import EvaluationError
 from sppdet.core.types import Dataset, Detections
-from sppdet.datasets.voc import load_voc
+from sppdet.datasets import load_dataset
 from sppdet.evaluation.voc_ap import area_ap, eleven_point_ap, evaluate_voc
 from tests.helpers.evaluation_cases import CLASSES, detections_of, random_case, sample_of
 
@@ -292,7 +292,7 @@ def test_a_data_set_with_an_image_twice_or_a_stray_label_is_refused() -> None:
 
 
 def test_ground_truth_as_its_own_detections_is_perfect(voc_root: Path) -> None:
-    dataset = load_voc(voc_root, "val")
+    dataset = load_dataset(voc_root, "val")
     found = {
         s.image_id: Detections(
             s.boxes, np.zeros(len(s.boxes), np.float32), s.labels, dataset.classes

@@ -24,7 +24,7 @@ import torch
 from sppdet.core.jit import warm_up
 from sppdet.core.progress import Advance, NullProgress, Progress
 from sppdet.core.settings import load
-from sppdet.datasets import load_voc
+from sppdet.datasets import load_dataset
 from sppdet.heads.svm_solver import DualProblem, margins, solve
 from sppdet.training import svm_stage, train
 from sppdet.training.config import TrainingConfig
@@ -130,7 +130,7 @@ def forked(job: Callable[[int], None]) -> tuple[bool, str]:
 def main() -> None:
     """Trains three times and prints `{"writes": [file, ...], "stages": [[stage, done], ...]}`."""
     data, out = Path(sys.argv[1]), Path(sys.argv[2])
-    dataset, config = load_voc(data, "train"), load(TrainingConfig, None, SETTINGS)
+    dataset, config = load_dataset(data, "train"), load(TrainingConfig, None, SETTINGS)
     svm_stage.SAVE_EVERY = SVM_SAVE_EVERY
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from sppdet.backbones.feature_maps import FeatureExtractor
 from sppdet.core.progress import NullProgress
 from sppdet.core.settings import load
-from sppdet.datasets import load_voc, make_synthetic_voc
+from sppdet.datasets import load_dataset, make_synthetic_voc
 from sppdet.heads.head import RegionHead
 from sppdet.training.checkpoints import StageStore, TrainingContext
 from sppdet.training.config import TrainingConfig
@@ -34,7 +34,7 @@ def make_context(folder: Path, *overrides: str) -> TrainingContext:
     root = folder / "shapes"
     if not root.exists():
         make_synthetic_voc(root, train=IMAGES, val=0, test=0, width=120, height=90)
-    dataset = load_voc(root, "train")
+    dataset = load_dataset(root, "train")
     config = load(TrainingConfig, None, [*SETTINGS, *overrides]).settled(IMAGES)
     extractor = FeatureExtractor(config.features, seed=config.seed)
     progress = NullProgress()

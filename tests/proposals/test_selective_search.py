@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sppdet.core.boxes import box_iou
 from sppdet.core.images import read_sample
-from sppdet.datasets import load_voc
+from sppdet.datasets import load_dataset
 from sppdet.proposals.selective_search import FAST, QUALITY, SearchPlan, selective_search
 from tests.helpers.proposal_cases import check, scene
 
@@ -77,7 +77,7 @@ def test_another_process_gives_the_same_boxes() -> None:
 
 
 def test_most_objects_of_real_photos_are_found(voc_root: Path) -> None:
-    samples = load_voc(voc_root, "val").samples[:40]
+    samples = load_dataset(voc_root, "val").samples[:40]
     best = [
         box_iou(s.boxes[~s.difficult], selective_search(read_sample(s))).max(axis=1)
         for s in samples

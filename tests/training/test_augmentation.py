@@ -17,7 +17,7 @@ from sppdet.core.images import read_sample
 from sppdet.core.progress import NullProgress
 from sppdet.core.settings import load
 from sppdet.core.types import Sample
-from sppdet.datasets import load_voc, make_synthetic_voc
+from sppdet.datasets import load_dataset, make_synthetic_voc
 from sppdet.heads.head import RegionHead
 from sppdet.spp.projection import select_scale
 from sppdet.training.augmentation import BatchSlot, color_jitter, load_training_image
@@ -49,7 +49,7 @@ CACHED = FineTuneConfig(augment_prob=0.0)
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
     folder = tmp_path_factory.mktemp("augmented")
-    dataset = load_voc(make_synthetic_voc(folder / "voc", train=4, val=0, test=0), "train")
+    dataset = load_dataset(make_synthetic_voc(folder / "voc", train=4, val=0, test=0), "train")
     # The shapes are small; one object as large as its image is seen at the smaller scale.
     first, *others = dataset.samples
     whole = np.array([[0, 0, first.width, first.height]], np.float32)

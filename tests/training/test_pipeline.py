@@ -23,7 +23,7 @@ from sppdet.core.model_file import load_model
 from sppdet.core.progress import Advance, NullProgress
 from sppdet.core.settings import load
 from sppdet.core.types import Dataset, Sample
-from sppdet.datasets import load_voc, make_synthetic_voc
+from sppdet.datasets import load_dataset, make_synthetic_voc
 from sppdet.detection.detector import Detector
 from sppdet.training import train
 from sppdet.training.config import TrainingConfig
@@ -84,7 +84,7 @@ def killed(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
 
 @pytest.fixture(scope="module")
 def dataset(shapes: Path) -> Dataset:
-    return load_voc(shapes, "train")
+    return load_dataset(shapes, "train")
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +337,7 @@ def spoilt(shapes: Path, tmp_path: Path) -> Path:
 def test_images_that_cannot_be_read_are_all_named(
     spoilt: Path, tmp_path: Path, damage: str
 ) -> None:
-    dataset = load_voc(spoilt, "train")
+    dataset = load_dataset(spoilt, "train")
     paths = [dataset.samples[1].path, dataset.samples[4].path]
     for path in paths:
         data = path.read_bytes()

@@ -8,7 +8,7 @@ import torch
 from sppdet.backbones.feature_maps import FeatureExtractor
 from sppdet.core.progress import NullProgress
 from sppdet.core.settings import load
-from sppdet.datasets import load_voc, make_synthetic_voc
+from sppdet.datasets import load_dataset, make_synthetic_voc
 from sppdet.heads.head import RegionHead
 from sppdet.training.config import TrainingConfig
 from sppdet.training.data import TrainingData, prepare_data
@@ -25,7 +25,7 @@ CONFIG = load(
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
     folder = tmp_path_factory.mktemp("statistics")
-    dataset = load_voc(make_synthetic_voc(folder / "voc", train=3, val=0, test=0), "train")
+    dataset = load_dataset(make_synthetic_voc(folder / "voc", train=3, val=0, test=0), "train")
     extractor = FeatureExtractor(CONFIG.features, seed=0)
     return prepare_data(CONFIG, dataset, folder / "cache", extractor, NullProgress(), workers=1)
 

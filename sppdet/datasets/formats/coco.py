@@ -22,7 +22,12 @@ from sppdet.datasets.formats.coco_entries import (
     read_document,
 )
 from sppdet.datasets.formats.coco_files import find_instances, is_instances_file, name_splits
-from sppdet.datasets.formats.image_finder import FolderListings, ImageFinder, name_parts
+from sppdet.datasets.formats.image_finder import (
+    FolderListings,
+    ImageFinder,
+    find_bare_images,
+    name_parts,
+)
 from sppdet.datasets.formats.json_values import (
     as_key,
     as_number,
@@ -32,6 +37,7 @@ from sppdet.datasets.raw import (
     BAD_OBJECT,
     DUPLICATE,
     STATED_SIZE,
+    SUPER_CATEGORY,
     UNLISTED_CLASS,
     UNLISTED_IMAGE,
     Findings,
@@ -47,7 +53,6 @@ FORMAT = "COCO"
 BROKEN_ENTRY = "entries of COCO files that cannot be understood, left out"
 REPEATED_ID = "ids that stand twice; the first is used"
 SAME_NAME = "class names of several categories, taken as one class"
-SUPER_CATEGORY = "super-categories without objects, left out of the classes"
 
 
 class _File(NamedTuple):
@@ -66,19 +71,22 @@ def matches(source: Path) -> bool:
     return bool(find_instances(source, FolderListings()))
 
 
-def read(source: Path, findings: Findings, *, images: Path | None = None) -> RawDataset:
+def read(
+    source: Path, findings: Findings, *, images: Path | None = None, within: Path | None = None
+) -> RawDataset:
     """Read an instances file, or all those of a folder: a split each.
 
     Args:
         source: the file or folder.
         findings: gets what is wrong with single entries.
         images: the folder of images; by default they are looked for around each file.
+        within: the folder that the search for images does not leave; by default any.
 
     Raises:
         DatasetError: there is no such file.
         AnnotationError: a file is not JSON, or has no lists of images, annotations, categories.
     """
-    listings = FolderListings()
+    listings = FolderListings(within)
     files = find_instances(source, listings) if source.is_dir() else [source]
     if not files:
         raise DatasetError(
@@ -91,10 +99,13 @@ def read(source: Path, findings: Findings, *, images: Path | None = None) -> Raw
         _read_file(path, split, findings, images, listings)
         for path, split in zip(files, splits, strict=True)
     ]
+    found = [image for each in read_files for image in each.images]
+    if files == find_instances(files[0].parent, listings) or source.is_dir():
+        find_bare_images(found, listings, findings)
     return RawDataset(
         format=FORMAT,
         name=source.stem if source.is_file() else source.absolute().name,
-        images=[image for each in read_files for image in each.images],
+        images=found,
         classes=_class_names(files[0], read_files, findings),
         splits=tuple(split for split in splits if split is not None),
     )
@@ -192,9 +203,11 @@ def _read_file(
         elif name is None:
             message = f"{what} is of category {item.category!r:.60}, which is not listed"
             findings.add(UNLISTED_CLASS, path, message, split)
+            image.lost += 1
         elif item.box is None:
             message = f"{what} has no bbox of four numbers, and no polygon"
             findings.add(BAD_OBJECT, path, message, split)
+            image.lost += 1
         else:
             used.add(name)
             image.objects.append(RawObject(name, item.box, what, crowd=item.crowd, area=item.area))

@@ -15,7 +15,10 @@ from sppdet.core.errors import AnnotationError, DatasetError
 from sppdet.datasets.annotations import MAX_SIDE
 from sppdet.datasets.formats.csv_columns import (
     MAX_SAMPLE,
+    TABLE_HEAD,
+    TABLE_SUFFIXES,
     Columns,
+    class_order,
     find_columns,
     is_cut_short,
     read_rows,
@@ -25,6 +28,7 @@ from sppdet.datasets.formats.folders import first_bytes, is_image, list_folder, 
 from sppdet.datasets.formats.image_finder import (
     FolderListings,
     ImageFinder,
+    find_bare_images,
     index_stems,
     name_parts,
     split_in_name,
@@ -41,10 +45,7 @@ from sppdet.datasets.raw import (
 )
 from sppdet.datasets.splits import SPLIT_NAMES, split_of_name
 
-_SUFFIXES = (".csv", ".tsv")
 _TRUE = ("1", "1.0", "true", "yes")
-# Of a table that is looked at to tell whether it is one.
-_HEAD = 1 << 16
 
 
 class _Table(NamedTuple):
@@ -64,6 +65,7 @@ class _Image:
     split: str | None
     objects: list[RawObject]
     sizes: set[tuple[int, int] | None]
+    lost: int = 0
 
 
 def matches(source: Path) -> bool:
@@ -85,13 +87,16 @@ def find_tables(folder: Path) -> list[Path]:
     return [path for each in found for path in each] if sum(map(bool, found)) > 1 else []
 
 
-def read(source: Path, findings: Findings, *, images: Path | None = None) -> RawDataset:
+def read(
+    source: Path, findings: Findings, *, images: Path | None = None, within: Path | None = None
+) -> RawDataset:
     """Read a table, or all those of a folder.
 
     Args:
         source: the file or folder.
         findings: gets what is wrong with single rows.
         images: the folder of the images; by default they are looked for around the table.
+        within: the folder that the search for images does not leave; by default any.
 
     Raises:
         DatasetError: there is no table of boxes.
@@ -116,7 +121,7 @@ def read(source: Path, findings: Findings, *, images: Path | None = None) -> Raw
         paths = [path for path in paths if splits[path] is not None]
         order = list(SPLIT_NAMES)
         paths.sort(key=lambda path: order.index(split_of_name(splits[path] or "") or "train"))
-    listings = FolderListings()
+    listings = FolderListings(within)
     raw: list[RawImage] = []
     told: dict[str, None] = {}
     for path in paths:
@@ -124,21 +129,23 @@ def read(source: Path, findings: Findings, *, images: Path | None = None) -> Raw
         told[table.columns.describe(table.header)] = None
         raw += _read_images(table, splits[path], findings, images, listings)
     folder = source.parent if source.is_file() else source
+    if source.is_dir() or paths == find_tables(folder):
+        find_bare_images(raw, listings, findings)
     return RawDataset(
         format=f"CSV ({'; '.join(told)})",
         name=source.stem if source.is_file() else source.absolute().name,
         images=raw,
-        classes=_class_order(folder, raw),
+        classes=class_order(folder, raw),
         splits=tuple(dict.fromkeys(image.split for image in raw if image.split is not None)),
     )
 
 
 def _is_table(path: Path) -> bool:
-    if path.suffix.lower() not in _SUFFIXES or not path.is_file():
+    if path.suffix.lower() not in TABLE_SUFFIXES or not path.is_file():
         return False
-    data = first_bytes(path, _HEAD)
+    data = first_bytes(path, TABLE_HEAD)
     text = data.decode("utf-8-sig", "replace")
-    whole = text if len(data) < _HEAD else text[: text.rfind("\n") + 1]
+    whole = text if len(data) < TABLE_HEAD else text[: text.rfind("\n") + 1]
     try:
         return find_columns([row for _, row in read_rows(whole, path, 50)]) is not None
     except AnnotationError:
@@ -207,6 +214,7 @@ def _read_images(
         size = next(iter(one.sizes)) if len(one.sizes) == 1 else None
         if (first := by_place.get(key)) is not None:
             first.objects += one.objects
+            first.lost += one.lost
             first.size = size if size == first.size else None
             continue
         image_id = stem(parts[-1]) if is_image(parts[-1]) else parts[-1]
@@ -214,7 +222,7 @@ def _read_images(
         if image_id in seen:
             image_id = PurePosixPath(*parts).as_posix()
         seen.add(image_id)
-        by_place[key] = RawImage(image_id, place, path, size, one.objects, one.split)
+        by_place[key] = RawImage(image_id, place, path, size, one.objects, one.split, one.lost)
     return list(by_place.values())
 
 
@@ -248,6 +256,7 @@ def _read_row(
     if len(numbers) < 4 or not label:
         problem = "has no class" if not label else f"has no whole box ({', '.join(cells)})"
         findings.add(BAD_OBJECT, table.path, f"{what} {problem[:100]}", own)
+        image.lost += 1
         return
     x1, y1, x2, y2 = numbers
     box = (x1, y1, x1 + x2, y1 + y2) if table.columns.has_sides else (x1, y1, x2, y2)
@@ -269,28 +278,3 @@ def _size(width: str, height: str) -> tuple[int, int] | None:
     sides = [to_number(width), to_number(height)]
     whole = [int(v) for v in sides if v is not None and 1 <= v <= MAX_SIDE and v.is_integer()]
     return (whole[0], whole[1]) if len(whole) == 2 else None
-
-
-def _class_order(folder: Path, raw: Sequence[RawImage]) -> tuple[str, ...] | None:
-    """Read the order of the classes from a table `class,number` beside; else None.
-
-    Open Images' descriptions, `/m/01g317,Person`, put names in the place of ids.
-    """
-    used = {one.name for image in raw for one in image.objects}
-    for name in list_folder(folder)[0]:
-        if not name.lower().endswith(_SUFFIXES):
-            continue
-        text = first_bytes(folder / name, _HEAD).decode("utf-8-sig", "replace")
-        try:
-            rows = [row for _, row in read_rows(text, folder / name)]
-        except AnnotationError:
-            continue
-        pairs = {row[0].strip(): row[1].strip() for row in rows if len(row) == 2}
-        if not used or len(pairs) != len(rows) or not used <= pairs.keys():
-            continue
-        if all(number.isdecimal() for number in pairs.values()):
-            return tuple(sorted(pairs, key=lambda one: int(pairs[one])))
-        for image in raw:
-            image.objects = [one._replace(name=pairs[one.name]) for one in image.objects]
-        return tuple(dict.fromkeys(pairs[one] for one in pairs if one in used))
-    return None

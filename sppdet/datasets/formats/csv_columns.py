@@ -16,9 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sppdet.core.errors import AnnotationError
-from sppdet.datasets.formats.folders import is_image
+from sppdet.datasets.formats.folders import first_bytes, is_image, list_folder
+from sppdet.datasets.raw import RawImage
 from sppdet.datasets.splits import split_of_name
 
+TABLE_SUFFIXES = (".csv", ".tsv")
+# Of a table that is looked at to tell whether it is one.
+TABLE_HEAD = 1 << 16
 # Rows whose content decides.
 MAX_SAMPLE = 2000
 # Share of the rows that must agree; the rest may be dirt.
@@ -97,8 +101,12 @@ class Columns:
         return f"{words}: {', '.join(parts)}"
 
 
-def read_rows(text: str, path: Path, limit: int | None = None) -> Iterator[tuple[int, list[str]]]:
-    """Yield rows that are not blank, with their line numbers.
+def read_rows(
+    text: str, path: Path, limit: int | None = None, *, comments: bool = True
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield rows that are not blank, nor comments (`#`), with their line numbers.
+
+    Without `comments`, a row may begin with the sign.
 
     Raises:
         AnnotationError: a field that never ends.
@@ -111,7 +119,8 @@ def read_rows(text: str, path: Path, limit: int | None = None) -> Iterator[tuple
     count = 0
     try:
         for row in reader:
-            if any(cell.strip() for cell in row) and not row[0].lstrip().startswith("#"):
+            is_comment = comments and row and row[0].lstrip().startswith("#")
+            if any(cell.strip() for cell in row) and not is_comment:
                 yield reader.line_num, row
                 count += 1
                 if count == limit:
@@ -258,3 +267,28 @@ def _share(cells: Sequence[str], fits: Callable[[str], bool]) -> float:
     """Return the share of the cells that are not empty which fit; 0 where all are empty."""
     filled = [cell for cell in cells if cell]
     return sum(map(fits, filled)) / len(filled) if filled else 0.0
+
+
+def class_order(folder: Path, raw: Sequence[RawImage]) -> tuple[str, ...] | None:
+    """Read the order of the classes from a table `class,number` beside; else None.
+
+    Open Images' descriptions, `/m/01g317,Person`, put names in the place of ids.
+    """
+    used = {one.name for image in raw for one in image.objects}
+    for name in list_folder(folder)[0]:
+        if not name.lower().endswith(TABLE_SUFFIXES):
+            continue
+        text = first_bytes(folder / name, TABLE_HEAD).decode("utf-8-sig", "replace")
+        try:
+            rows = [row for _, row in read_rows(text, folder / name, comments=False)]
+        except AnnotationError:
+            continue
+        pairs = {row[0].strip(): row[1].strip() for row in rows if len(row) == 2}
+        if not used or len(pairs) != len(rows) or not used <= pairs.keys():
+            continue
+        if all(number.isdecimal() for number in pairs.values()):
+            return tuple(sorted(pairs, key=lambda one: int(pairs[one])))
+        for image in raw:
+            image.objects = [one._replace(name=pairs[one.name]) for one in image.objects]
+        return tuple(dict.fromkeys(pairs[one] for one in pairs if one in used))
+    return None

@@ -16,10 +16,13 @@ from defusedxml import ElementTree as SafeTree
 from sppdet.core.errors import AnnotationError, DatasetError
 from sppdet.datasets.annotations import Box
 from sppdet.datasets.formats.export_files import find_exports, name_exports, name_images
-from sppdet.datasets.formats.image_finder import FolderListings, ImageFinder, name_parts
+from sppdet.datasets.formats.image_finder import (
+    FolderListings,
+    ImageFinder,
+    find_bare_images,
+    name_parts,
+)
 from sppdet.datasets.formats.json_values import (
-    OTHER_SHAPE,
-    ROTATED,
     as_number,
     as_numbers,
     as_points,
@@ -28,7 +31,16 @@ from sppdet.datasets.formats.json_values import (
     ends_of_file,
     rotate,
 )
-from sppdet.datasets.raw import BAD_OBJECT, NO_IMAGE, Findings, RawDataset, RawImage, RawObject
+from sppdet.datasets.raw import (
+    BAD_OBJECT,
+    NO_IMAGE,
+    OTHER_SHAPE,
+    ROTATED,
+    Findings,
+    RawDataset,
+    RawImage,
+    RawObject,
+)
 
 FORMAT = "CVAT XML"
 
@@ -47,19 +59,22 @@ def matches(source: Path) -> bool:
     return any(_is_cvat(path) for path in files)
 
 
-def read(source: Path, findings: Findings, *, images: Path | None = None) -> RawDataset:
+def read(
+    source: Path, findings: Findings, *, images: Path | None = None, within: Path | None = None
+) -> RawDataset:
     """Read an export, or those of a folder.
 
     Args:
         source: the file or folder.
         findings: gets what is wrong with single images and objects.
         images: the folder of images; by default they are looked for around the file.
+        within: the folder that the search for images does not leave; by default any.
 
     Raises:
         DatasetError: no such file, or several exports in the folder.
         AnnotationError: not CVAT's XML for images, or with a DOCTYPE or entities.
     """
-    listings = FolderListings()
+    listings = FolderListings(within)
     files = find_exports(source, ".xml", _is_cvat, listings)
     file_splits = name_exports(source, files, "CVAT")
     found: list[RawImage] = []
@@ -71,6 +86,8 @@ def read(source: Path, findings: Findings, *, images: Path | None = None) -> Raw
         found += _read_images(root, path, split, findings, images, listings)
     for image, name in zip(found, name_images([image.path for image in found]), strict=True):
         image.image_id = name
+    if source.is_dir():
+        find_bare_images(found, listings, findings)
     splits = dict.fromkeys(image.split for image in found if image.split is not None)
     return RawDataset(
         format=FORMAT,
@@ -131,17 +148,15 @@ def _read_images(
         size = as_size(node.get("width"), node.get("height"))
         image = RawImage(name, finder.locate(name), path, size, split=part)
         for number, shape in enumerate(node, 1):
-            what = f"image {name!r:.60}, shape {number}"
-            item = _object(shape, what, path, findings, part)
+            item = _object(shape, f"image {name!r:.60}, shape {number}", image, findings)
             if item is not None:
                 image.objects.append(item)
         out.append(image)
     return out
 
 
-def _object(
-    shape: Element, what: str, path: Path, findings: Findings, split: str | None
-) -> RawObject | None:
+def _object(shape: Element, what: str, image: RawImage, findings: Findings) -> RawObject | None:
+    path, split = image.source, image.split
     label = (shape.get("label") or "").strip()
     if shape.tag in _OPEN_SHAPES:
         if shape.tag != "tag":  # of the whole image
@@ -150,6 +165,7 @@ def _object(
     box = _box(shape)
     if box is None or not label:
         findings.add(BAD_OBJECT, path, f"{what} ({shape.tag}) has no label or whole box", split)
+        image.lost += 1
         return None
     degrees = as_number(shape.get("rotation")) or 0.0
     if degrees:

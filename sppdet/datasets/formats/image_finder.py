@@ -11,9 +11,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sppdet.datasets.formats.folders import is_image, stem
+from sppdet.datasets.raw import NO_ANNOTATION, Findings, RawImage
 from sppdet.datasets.splits import split_of_name
 
 # Folders of a name that count, from its end.
@@ -51,9 +53,14 @@ def name_parts(name: str) -> tuple[str, ...]:
 
 
 class FolderListings:
-    """The files and folders in folders, each of which is listed once."""
+    """The files and folders in folders, each of which is listed once.
 
-    def __init__(self) -> None:
+    Args:
+        root: what lies outside of this folder is not listed; None: anything is.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self._root = None if root is None else root.absolute()
         self._listed: dict[str, tuple[frozenset[str], tuple[str, ...]]] = {}
         self._folded: dict[str, dict[str, str | None]] = {}
 
@@ -82,12 +89,10 @@ class FolderListings:
         if folder not in self._listed:
             files: list[str] = []
             folders: list[str] = []
-            try:
-                with os.scandir(folder) as entries:
+            if self._root is None or Path(folder).absolute().is_relative_to(self._root):
+                with suppress(OSError, ValueError), os.scandir(folder) as entries:
                     for entry in entries:
                         (folders if entry.is_dir() else files).append(entry.name)
-            except (OSError, ValueError):
-                pass
             shown = tuple(sorted(name for name in folders if not name.startswith(".")))
             self._listed[folder] = (frozenset(files), shown)
         return self._listed[folder]
@@ -215,6 +220,24 @@ def _groups(
     yield siblings
     yield below(inner)
     yield below(siblings)
+
+
+def find_bare_images(
+    images: Iterable[RawImage], listings: FolderListings, findings: Findings
+) -> None:
+    """Find the images that no annotation names, in folders where others have one."""
+    known: dict[str, set[str]] = {}
+    splits: dict[str, set[str | None]] = {}
+    for image in images:
+        folder, name = os.path.split(image.path)
+        known.setdefault(folder, set()).add(name)
+        splits.setdefault(folder, set()).add(image.split)
+    for folder, names in known.items():
+        there = listings.files(folder)
+        split = next(iter(splits[folder])) if len(splits[folder]) == 1 else None
+        for name in sorted(there - names) if there & names else ():
+            if is_image(name):
+                findings.add(NO_ANNOTATION, Path(folder, name), "no annotation names it", split)
 
 
 def index_stems(folder: Path, listings: FolderListings) -> dict[str, Path]:

@@ -14,9 +14,6 @@ from sppdet.datasets.annotations import MAX_SIDE, Box
 # Read from either end of a file to tell what it is.
 HEAD_BYTES = 1 << 16
 
-OTHER_SHAPE = "shapes that enclose nothing (points, lines), left out"
-ROTATED = "rotated boxes, enclosed by upright ones"
-
 
 def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """Parse a JSON file, with or without a byte order mark; `hook` replaces each object.

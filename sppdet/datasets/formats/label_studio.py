@@ -18,8 +18,6 @@ from sppdet.datasets.annotations import Box
 from sppdet.datasets.formats.export_files import find_exports, name_exports, name_images
 from sppdet.datasets.formats.image_finder import FolderListings, ImageFinder, name_parts
 from sppdet.datasets.formats.json_values import (
-    OTHER_SHAPE,
-    ROTATED,
     as_number,
     as_numbers,
     as_points,
@@ -29,7 +27,16 @@ from sppdet.datasets.formats.json_values import (
     read_json,
     rotate,
 )
-from sppdet.datasets.raw import BAD_OBJECT, NO_IMAGE, Findings, RawDataset, RawImage, RawObject
+from sppdet.datasets.raw import (
+    BAD_OBJECT,
+    NO_IMAGE,
+    OTHER_SHAPE,
+    ROTATED,
+    Findings,
+    RawDataset,
+    RawImage,
+    RawObject,
+)
 
 FORMAT = "Label Studio JSON"
 
@@ -48,19 +55,22 @@ def matches(source: Path) -> bool:
     return any(_is_export(path) for path in files)
 
 
-def read(source: Path, findings: Findings, *, images: Path | None = None) -> RawDataset:
+def read(
+    source: Path, findings: Findings, *, images: Path | None = None, within: Path | None = None
+) -> RawDataset:
     """Read an export, or those of a folder: a split each.
 
     Args:
         source: the file or folder.
         findings: gets what is wrong with single images and objects.
         images: the folder of images; by default they are looked for around the file.
+        within: the folder that the search for images does not leave; by default any.
 
     Raises:
         DatasetError: no such file, or several exports in the folder.
         AnnotationError: not Label Studio's format.
     """
-    listings = FolderListings()
+    listings = FolderListings(within)
     files = find_exports(source, ".json", _is_export, listings)
     splits = name_exports(source, files, "Label Studio")
     found: list[RawImage] = []
@@ -122,7 +132,7 @@ def _read_file(
         sizes = [as_size(r.get("original_width"), r.get("original_height")) for r in regions]
         image.size = next((size for size in sizes if size is not None), None)
         for number, region in enumerate(regions, 1):
-            image.objects += _objects(region, f"{what}, region {number}", path, findings, split)
+            image.objects += _objects(region, f"{what}, region {number}", image, findings)
         out.append(image)
     return out
 
@@ -175,7 +185,7 @@ def _regions(
 
 
 def _objects(
-    region: dict[str, Any], what: str, path: Path, findings: Findings, split: str | None
+    region: dict[str, Any], what: str, image: RawImage, findings: Findings
 ) -> Iterator[RawObject]:
     """Yield a region's objects: one for each of its labels."""
     value = region.get("value", region)
@@ -186,16 +196,19 @@ def _objects(
         other = _labels(value, _OTHER_LABELS)
         # A rectangle without labels stands beside one of the same id that has them.
         if other:
-            findings.add(OTHER_SHAPE, path, f"{what} ({other[0]})", split)
+            findings.add(OTHER_SHAPE, image.source, f"{what} ({other[0]})", image.split)
         elif region.get("type") not in ("rectangle", "polygon", "ellipse"):
-            findings.add(BAD_OBJECT, path, f"{what} has no label", split)
+            findings.add(BAD_OBJECT, image.source, f"{what} has no label", image.split)
+            image.lost += 1
         return
     box = _box(region, value)
     if box is None:
-        findings.add(BAD_OBJECT, path, f"{what} ({labels[0]}) has no whole box", split)
+        message = f"{what} ({labels[0]}) has no whole box"
+        findings.add(BAD_OBJECT, image.source, message, image.split)
+        image.lost += 1
         return
     if as_number(value.get("rotation")):
-        findings.add(ROTATED, path, f"{what} ({labels[0]})", split)
+        findings.add(ROTATED, image.source, f"{what} ({labels[0]})", image.split)
     for label in labels:
         yield RawObject(label, box, what, relative=True)
 

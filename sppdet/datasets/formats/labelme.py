@@ -13,11 +13,11 @@ from sppdet.datasets.formats.export_files import name_images
 from sppdet.datasets.formats.image_finder import (
     FolderListings,
     ImageFinder,
+    find_bare_images,
     name_parts,
     split_in_name,
 )
 from sppdet.datasets.formats.json_values import (
-    OTHER_SHAPE,
     as_points,
     as_size,
     enclose,
@@ -27,7 +27,7 @@ from sppdet.datasets.formats.json_values import (
 from sppdet.datasets.raw import (
     BAD_OBJECT,
     BROKEN_ANNOTATION,
-    NO_ANNOTATION,
+    OTHER_SHAPE,
     Findings,
     RawDataset,
     RawImage,
@@ -49,18 +49,21 @@ def matches(source: Path) -> bool:
     return any(_is_labelme(path) for path in files[:MAX_LOOKED_AT])
 
 
-def read(source: Path, findings: Findings, *, images: Path | None = None) -> RawDataset:
+def read(
+    source: Path, findings: Findings, *, images: Path | None = None, within: Path | None = None
+) -> RawDataset:
     """Read a file, or all of a folder and of those in it that are named after splits.
 
     Args:
         source: the file or folder.
         findings: gets what is wrong with single files and objects.
         images: the folder of images; by default they are looked for around the files.
+        within: the folder that the search for images does not leave; by default any.
 
     Raises:
         DatasetError: there is no such file.
     """
-    listings = FolderListings()
+    listings = FolderListings(within)
     groups = {source.parent: [source]} if source.is_file() else _files(source, listings)
     if not groups:
         raise DatasetError(
@@ -78,7 +81,7 @@ def read(source: Path, findings: Findings, *, images: Path | None = None) -> Raw
     for image, name in zip(found, name_images([image.path for image in found]), strict=True):
         image.image_id = name
     if source.is_dir():
-        _find_unlabeled(found, listings, findings)
+        find_bare_images(found, listings, findings)
     name = source.stem if source.is_file() else source.absolute().name
     return RawDataset(FORMAT, name, found, splits=tuple(splits))
 
@@ -136,7 +139,7 @@ def _read_folder(
         size = as_size(document.get("imageWidth"), document.get("imageHeight"))
         image = RawImage(place.stem, place, path, size, split=split)
         for number, shape in enumerate(document["shapes"], 1):
-            item = _object(shape, f"shape {number}", path, findings, split)
+            item = _object(shape, f"shape {number}", image, findings)
             if item is not None:
                 image.objects.append(item)
         out.append(image)
@@ -156,16 +159,17 @@ def _image_names(document: dict[str, Any], path: Path) -> tuple[str, ...]:
     return (stated, *own) if isinstance(stated, str) and name_parts(stated) else own
 
 
-def _object(
-    shape: Any, what: str, path: Path, findings: Findings, split: str | None
-) -> RawObject | None:
+def _object(shape: Any, what: str, image: RawImage, findings: Findings) -> RawObject | None:
+    path, split = image.source, image.split
     if not isinstance(shape, dict):
         findings.add(BAD_OBJECT, path, f"{what} is not an object", split)
+        image.lost += 1
         return None
     label, kind = shape.get("label"), shape.get("shape_type", "polygon")
     points = as_points(shape.get("points"))
     if not isinstance(label, str) or not label.strip() or points is None:
         findings.add(BAD_OBJECT, path, f"{what} has no label, or no points in pixels", split)
+        image.lost += 1
         return None
     if kind in ("point", "points", "line", "linestrip"):
         findings.add(OTHER_SHAPE, path, f"{what} ({label.strip()}) is a {kind}", split)
@@ -179,13 +183,3 @@ def _box(points: list[list[float]], kind: object) -> Box:
     (x, y), on_it = points[0], points[1]
     radius = math.dist(points[0], on_it)
     return x - radius, y - radius, x + radius, y + radius
-
-
-def _find_unlabeled(found: list[RawImage], listings: FolderListings, findings: Findings) -> None:
-    """Tell of images beside annotated ones that no file annotates."""
-    known = {image.path for image in found}
-    folders = {image.path.parent: image.split for image in found}
-    for folder, split in folders.items():
-        for name in sorted(listings.files(folder)):
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and folder / name not in known:
-                findings.add(NO_ANNOTATION, folder / name, "no LabelMe file names it", split)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +9,17 @@ from typing import NamedTuple
 
 from sppdet.core.errors import AnnotationError
 from sppdet.datasets.formats.folders import Folder, is_image, stem, walk
+from sppdet.datasets.formats.voc_devkit import (
+    VOC_CLASSES,
+    read_split_lists,
+    split_path,
+    voc_folder,
+    year_folders,
+    year_name,
+)
 from sppdet.datasets.formats.voc_layout import (
     GENERIC_NAMES,
     ImageIndex,
-    has_years,
     is_voc,
     read_classes,
     split_of_folder,
@@ -29,12 +35,10 @@ from sppdet.datasets.raw import (
     RawImage,
     RawObject,
 )
-from sppdet.datasets.splits import SPLIT_NAMES, read_lines, split_of_name
-from sppdet.datasets.voc import VOC_CLASSES, class_lists, read_split, voc_folder, voc_splits
+from sppdet.datasets.splits import SPLIT_NAMES, is_list, read_lines, split_of_name
 from sppdet.datasets.voc_xml import read_annotation
 
 # Of VOC 2012: pictures of classes, with the images' names.
-_YEAR_FOLDER = re.compile(r"VOC\d{4}")
 _NOT_IMAGES = frozenset(("segmentationclass", "segmentationobject", "masks"))
 
 
@@ -59,27 +63,31 @@ def read(
         images: the folder of the images, where they are not with the annotations.
         year: which of a devkit's years.
         split: the one that will be chosen. VOC's own data is not read beyond it; it may be a
-            per-class list (`dog_train`), which else are passed over.
+            per-class list (`dog_train`), which else are passed over, or the path of a list,
+            which may name images that no split has.
 
     Raises:
-        DatasetError: several years and none named, or a split list or class list that cannot be
-            read.
+        DatasetError: several years and none named, a split list or class list that cannot be
+            read, or one of `split` without images.
     """
-    root = voc_folder(source, year) if year is not None or has_years(source) else source
+    root = voc_folder(source, year) if year is not None or year_folders(source) else source
     folders = list(walk(root))
     classes = read_classes(_class_folders(root, folders), findings)
     reader = _Reader(root, folders, findings, images)
-    lists = _split_lists(root, split)
-    is_devkit = bool(lists) and _YEAR_FOLDER.fullmatch(root.name) is not None
-    if is_devkit and classes is None:
+    lists = read_split_lists(root, split)
+    own_list = Path(split) if split is not None and is_list(split) else None
+    devkit = year_name(root)
+    if devkit is not None and lists and classes is None:
         # The classes are known without the other splits, if it is VOC's own.
-        wanted = {split: lists[split]} if split is not None and split in lists else lists
+        wanted = {} if own_list is not None else lists
+        if split is not None and split in lists:
+            wanted = {split: lists[split]}
         own = Findings()
-        found = _Reader(root, folders, own, images).read_lists(wanted)
+        found = _Reader(root, folders, own, images).read_lists(wanted, own_list)
         if _are_voc_classes(found):
             findings.all += own.all
-            return RawDataset("VOC XML", root.name, found, VOC_CLASSES, tuple(wanted), True)
-    found = reader.read_lists(lists) if lists else reader.read_all()
+            return RawDataset("VOC XML", devkit, found, VOC_CLASSES, tuple(wanted or lists), True)
+    found = reader.read_lists(lists, own_list) if lists else reader.read_all()
     splits = tuple(lists) if lists else _splits(found)
     return RawDataset("VOC XML", _name(root), found, classes, splits)
 
@@ -124,13 +132,15 @@ class _Reader:
         order = {split: place for place, split in enumerate(_splits(images))}
         return sorted(images, key=lambda image: order.get(image.split or "", len(order)))
 
-    def read_lists(self, lists: dict[str, tuple[str, ...]]) -> list[RawImage]:
-        """Read the annotation files that split lists name."""
+    def read_lists(
+        self, lists: dict[str, tuple[str, ...]], own_list: Path | None
+    ) -> list[RawImage]:
+        """Read the annotation files that split lists name, and those that a user's list adds."""
         by_id = {file.image_id: file for file in self.files}
         by_name = {stem(file.name): file for file in self.files}
         images = []
         for split, ids in lists.items():
-            path = self.root / "ImageSets" / "Main" / f"{split}.txt"
+            path = split_path(self.root, split)
             for line, count in Counter(ids).items():
                 if count > 1:
                     self.findings.add(DUPLICATE, path, f"lists {line} {count} times", split)
@@ -140,6 +150,12 @@ class _Reader:
                     self.findings.add(NOT_LISTED, path, message, split)
                     continue
                 image = self._image(file, split)
+                if image is not None:
+                    images.append(image)
+        for line in read_lines(own_list) if own_list is not None else ():
+            file = _find_listed(line, by_id, by_name)
+            if file is not None and file not in self._read:
+                image = self._image(file, None)
                 if image is not None:
                     images.append(image)
         return images
@@ -157,9 +173,8 @@ class _Reader:
 
     def _read_image(self, file: _File) -> tuple[RawImage | None, list[tuple[str, str]]]:
         path = self.root.joinpath(*file.parts, file.name)
-        bad_objects: list[str] = []
         try:
-            annotation = read_annotation(path, bad_objects)
+            annotation = read_annotation(path)
         except AnnotationError as error:
             return None, [(BROKEN_ANNOTATION, error.message)]
         found = self.index.find(file.parts, stem(file.name), annotation.filename)
@@ -175,8 +190,9 @@ class _Reader:
             for one in annotation.objects
         ]
         image = self.image_root.joinpath(*found[0], found[1])
-        raw = RawImage(file.image_id, image, path, size, objects, split)
-        return raw, [(BAD_OBJECT, message) for message in bad_objects]
+        problems = annotation.problems
+        raw = RawImage(file.image_id, image, path, size, objects, split, len(problems))
+        return raw, [(BAD_OBJECT, message) for message in problems]
 
     def _likely_folder(self, parts: tuple[str, ...]) -> tuple[str, ...]:
         """Guess the folder of an annotation's missing image: the fullest of its split.
@@ -253,22 +269,6 @@ def _class_folders(root: Path, folders: list[Folder]) -> list[Path]:
     """List the folders that a class list may be in: the root, its folders, what holds it."""
     below = [root.joinpath(*one.parts) for one in folders if len(one.parts) <= 1]
     return [*below, root.parent] if root.name.lower() in GENERIC_NAMES else below
-
-
-def _split_lists(root: Path, wanted: str | None) -> dict[str, tuple[str, ...]]:
-    """Read the lists in `ImageSets/Main`; of per-class lists, the wanted one alone.
-
-    Empty lists, which CVAT writes for unused splits, are passed over.
-    """
-    lists = {}
-    for name in voc_splits(root):
-        path = root / "ImageSets" / "Main" / f"{name}.txt"
-        if lines := read_lines(path):
-            lists[name] = tuple(lines)
-    if wanted is not None and wanted in class_lists(root):
-        lists[wanted] = read_split(root, wanted)
-    order = {name: place for place, name in enumerate(SPLIT_NAMES)}
-    return dict(sorted(lists.items(), key=lambda item: order.get(item[0], len(order))))
 
 
 def _splits(images: list[RawImage]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path, PureWindowsPath
 
 from sppdet.core.errors import DatasetError
 from sppdet.datasets.formats.folders import Folder, first_bytes, is_image, list_folder, stem, walk
+from sppdet.datasets.formats.voc_devkit import year_folders
 from sppdet.datasets.raw import REPEATED_CLASS, Findings
 from sppdet.datasets.splits import split_of_name
 
@@ -22,7 +23,6 @@ GENERIC_NAMES = frozenset(("data", "dataset", "datasets", *_IMAGE_NAMES))
 CLASS_FILES = ("classes.txt", "labelmap.txt")
 
 _ROOT_TAG = re.compile(rb"<annotation[\s>/]")
-_YEAR_FOLDER = re.compile(r"VOC\d{4}")
 # Files of a folder that are looked into before it is passed over.
 _MAX_LOOKS = 20
 
@@ -32,17 +32,9 @@ def is_voc(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     files, folders = list_folder(folder)
-    if _has_xml(folder, files) or has_years(folder):
+    if _has_xml(folder, files) or year_folders(folder):
         return True
     return _is_pair(folder, files, folders) or _is_split_tree(folder, folders)
-
-
-def has_years(folder: Path) -> bool:
-    """Return whether a folder is a devkit of `VOC<year>` folders."""
-    return any(
-        _YEAR_FOLDER.fullmatch(child.name) and (child / "Annotations").is_dir()
-        for child in folder.iterdir()
-    )
 
 
 def _has_xml(folder: Path, files: list[str]) -> bool:

@@ -31,8 +31,8 @@ from sppdet.datasets.formats.yolo_pairs import pair_labels
 from sppdet.datasets.formats.yolo_yaml import DataYaml, read_data_yaml
 from sppdet.datasets.raw import (
     BROKEN_ANNOTATION,
-    NO_IMAGE,
     NO_LABEL_FILE,
+    NO_LABELED_IMAGE,
     NO_NAMES,
     POLYGON,
     UNLABELED_FOLDER,
@@ -206,8 +206,7 @@ def _read_folder(
             except AnnotationError as error:
                 findings.add(BROKEN_ANNOTATION, label, error.message, part.split)
                 continue
-            image.objects, count = parser.parse(text, label, part.split)
-            if count:
+            if count := parser.parse(text, image):
                 polygons.append(_Polygons(label, count, part.split))
         images.append(image)
     return images
@@ -249,7 +248,7 @@ def _find_orphans(folders: Sequence[ImageFolder], files: LabelFiles, findings: F
             path = folder / name
             if folder in beside and not _has_labels(path):
                 continue
-            findings.add(NO_IMAGE, path, f"there is no image {own}", split)
+            findings.add(NO_LABELED_IMAGE, path, f"there is no image {own}", split)
 
 
 def _has_labels(path: Path) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sppdet.core.errors import AnnotationError
-from sppdet.datasets.raw import BAD_OBJECT, CLASS_NUMBER, CONFIDENCE, Findings, RawObject
+from sppdet.datasets.raw import BAD_OBJECT, CLASS_NUMBER, CONFIDENCE, Findings, RawImage, RawObject
 
 _BOX_COLUMNS = 5
 _DECIMAL_COMMA = re.compile(r"-?\d+(,\d+)?")
@@ -31,9 +31,9 @@ class LabelParser:
     findings: Findings
     boxes: int = 0
 
-    def parse(self, text: str, path: Path, split: str | None) -> tuple[list[RawObject], int]:
-        """Parse the text of a label file: its objects, and how many of them were polygons."""
-        objects, polygons = [], 0
+    def parse(self, text: str, image: RawImage) -> int:
+        """Parse the text of an image's label file into its objects; count the polygons."""
+        path, split, polygons = image.source, image.split, 0
         for number, line in enumerate(text.splitlines(), 1):
             fields = split_fields(line)
             if not fields or fields[0].startswith("#"):
@@ -44,17 +44,19 @@ class LabelParser:
                 name = self._name(fields[0])
             except ValueError as error:
                 self.findings.add(BAD_OBJECT, path, f"{what} {error}", split)
+                image.lost += 1
                 continue
             polygons += is_polygon
             if name is None:
                 problem = f"{what} has the class {fields[0]}, {self._known()}"
                 self.findings.add(CLASS_NUMBER, path, problem, split)
+                image.lost += 1
                 continue
             if confidence is not None:
                 self.findings.add(CONFIDENCE, path, f"{what} ends in {confidence}", split)
             self.boxes += not is_polygon
-            objects.append(RawObject(name, box, what, relative=True))
-        return objects, polygons
+            image.objects.append(RawObject(name, box, what, relative=True))
+        return polygons
 
     def _name(self, number: str) -> str | None:
         """Return the class of a number; None for one without a name."""

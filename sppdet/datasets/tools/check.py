@@ -14,7 +14,7 @@ from sppdet.core.errors import AnnotationError, DatasetError
 from sppdet.core.types import Dataset
 from sppdet.datasets.build import build_dataset
 from sppdet.datasets.load import describe, read_dataset
-from sppdet.datasets.raw import MAX_NAMED, Findings, RawDataset
+from sppdet.datasets.raw import NOTES, Findings, RawDataset
 from sppdet.datasets.splits import select_images
 from sppdet.datasets.tools.duplicates import find_duplicates, fingerprint_all
 
@@ -24,13 +24,11 @@ DAMAGED = "images that are damaged or cut short"
 SMALL_AREA = 32.0**2
 
 _QUANTILES = (0, 10, 50, 90, 100)
-# Classes, and pairs of images, that the text names.
-_MAX_CLASSES = 50
 
 
 @dataclass(slots=True)
 class Problem:
-    """One kind of what is wrong: how often, and the first of it."""
+    """One kind of what is wrong: how often, and all of it by name."""
 
     count: int
     named: list[str]
@@ -44,6 +42,7 @@ class DataReport:
         source: the data set's path.
         summary: one line: format, images, boxes, classes, splits.
         problems: by kind, in the order of their first.
+        notes: the same of what costs nothing and is seldom a mistake.
         refused: for each split (`all` for all together) that training or evaluation would refuse,
             why.
         images: per split, the number of usable images.
@@ -59,6 +58,7 @@ class DataReport:
     source: str
     summary: str
     problems: dict[str, Problem] = field(default_factory=dict)
+    notes: dict[str, Problem] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     images: dict[str, int] = field(default_factory=dict)
     images_without_objects: dict[str, int] = field(default_factory=dict)
@@ -119,8 +119,8 @@ def check_dataset(
     if duplicates:
         _compare_images(dataset, splits, findings, report)
     for kind, count in findings.counts().items():
-        named = [f"{one.path}: {one.message}" for one in list(findings.of(kind))[:MAX_NAMED]]
-        report.problems[kind] = Problem(count, named)
+        named = [f"{one.path}: {one.message}" for one in findings.of(kind)]
+        (report.notes if kind in NOTES else report.problems)[kind] = Problem(count, named)
     return report
 
 
@@ -131,12 +131,9 @@ def format_report(report: DataReport) -> str:
         empty = report.images_without_objects[split]
         images = f"{count} image{'s' * (count != 1)}"
         lines.append(f"{split}: {images}, {empty} of them without objects")
-    shown = list(report.classes.items())[:_MAX_CLASSES]
-    for name, counts in shown:
+    for name, counts in report.classes.items():
         each = ", ".join(f"{count} in {split}" for split, count in counts.items())
         lines.append(f"  {name}: {each}")
-    if len(report.classes) > len(shown):
-        lines.append(f"  and {len(report.classes) - len(shown)} more classes")
     if report.image_sizes:
         sizes = ", ".join(f"{count} of {size}" for size, count in report.image_sizes.items())
         lines.append(f"image sizes: {sizes}; longer sides {_range(report.image_sides)}")
@@ -147,14 +144,10 @@ def format_report(report: DataReport) -> str:
         )
     for kind, pairs in report.duplicates.items():
         lines.append(f"pairs of {kind}: {len(pairs)}")
-        lines += [f"  {first} and {second}" for first, second in pairs[:MAX_NAMED]]
-        if len(pairs) > MAX_NAMED:
-            lines.append(f"  and {len(pairs) - MAX_NAMED} more")
-    for kind, problem in report.problems.items():
-        lines.append(f"{kind}: {problem.count}")
+        lines += [f"  {first} and {second}" for first, second in pairs]
+    for kind, problem in (*report.notes.items(), *report.problems.items()):
+        lines.append(f"{'note: ' * (kind in report.notes)}{kind}: {problem.count}")
         lines += [f"  {line}" for line in problem.named]
-        if problem.count > len(problem.named):
-            lines.append(f"  and {problem.count - len(problem.named)} more")
     if not report.problems:
         lines.append("nothing is wrong")
     for split, why in report.refused.items():
@@ -183,8 +176,9 @@ def _try_splits(
         try:
             build_dataset(raw, own, split=split, classes=classes, allow_missing=True, path=source)
         except (DatasetError, AnnotationError) as error:
-            # The other hint is to call what writes this report.
-            hint = f"; {error.hint}" if "--images" in error.hint else ""
+            # The rest of the hint is to call what writes this report.
+            way = "name the folder of the images with --images"
+            hint = f"; {way}" if way in error.hint else ""
             report.refused[split or "all"] = error.message + hint
 
 

@@ -20,13 +20,20 @@ from sppdet.core.types import Dataset, Sample
 from sppdet.datasets.build import MAX_LOST, build_dataset
 from sppdet.datasets.load import read_dataset
 from sppdet.datasets.raw import NO_OBJECTS_HERE, Finding, Findings
-from sppdet.datasets.tools.writers import TARGETS, WRITERS, NamedImage, Splits, Target
+from sppdet.datasets.tools.writers import (
+    TARGETS,
+    WRITERS,
+    NamedImage,
+    Splits,
+    Target,
+    yolo_keys,
+)
 
 LOST_DIFFICULT = "images with difficult or crowd objects, written as ordinary ones"
 DIFFICULT_AS_CROWD = "images with difficult objects, written as crowd (iscrowd)"
 LOST_AREAS = "images with areas of masks, which the format does not hold"
 RENAMED = "images written under another name"
-SAME_VAL = "data sets without splits, the same images written as train and as val"
+SAME_VAL = "data sets without a val split, other images named as val too"
 
 # Characters that file systems, lists and other tools stumble over.
 _UNSAFE = re.compile(r"[^\w.()+ -]|^[.\-# ]+|\s+$")
@@ -101,8 +108,10 @@ def convert_dataset(
     findings = Findings()
     named = _name_images(splits, findings)
     _find_losses(named, to, findings)
-    if to == "yolo" and None in splits:
-        message = "its val is the same images as its train; `data split` makes a val apart"
+    keys = yolo_keys(splits)
+    same = [key for key in ("test", "train") if "val" in keys and keys.get(key) == keys["val"]]
+    if to == "yolo" and same:
+        message = f"its val is the same images as its {same[0]}; `data split` makes a val apart"
         findings.add(SAME_VAL, out / "data.yaml", message)
     with new_folder(out) as folder:
         image_folders = WRITERS[to](folder, named, classes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -107,19 +107,28 @@ def _write_yolo(folder: Path, splits: Splits, classes: Sequence[str]) -> dict[st
     return {split: "images" if split is None else f"images/{split}" for split in splits}
 
 
-def _format_splits(splits: Splits) -> list[str]:
-    """Format the lines of a `data.yaml` that name the splits, by the keys that tools know.
+def yolo_keys(splits: Iterable[str | None]) -> dict[str, list[str]]:
+    """Name the splits for each key of a `data.yaml`; the split is empty where there are none.
 
-    Tools want both `train` and `val`: a data set without splits gives the same images for them.
+    Tools want both `train` and `val`: without a `val`, it is the images of `test`, else `train`.
     """
-    if None in splits:
-        return ["train: images", "val: images"]
-    keys = {split: split_of_name(split) or split for split in splits if split is not None}
-    if "train" not in keys.values():
-        keys = {split: "train" if key == "trainval" else key for split, key in keys.items()}
+    keys: dict[str, list[str]] = {}
+    for split in splits:
+        keys.setdefault("train" if split is None else split_of_name(split) or split, []).append(
+            split or ""
+        )
+    if "train" not in keys:
+        keys = {"train" if key == "trainval" else key: own for key, own in keys.items()}
+    if "train" in keys:
+        keys.setdefault("val", keys.get("test", keys["train"]))
+    return keys
+
+
+def _format_splits(splits: Splits) -> list[str]:
+    """Format the lines of a `data.yaml` that name the splits."""
     lines = []
-    for key in dict.fromkeys(keys.values()):
-        places = [f"images/{split}" for split, own in keys.items() if own == key]
+    for key, own in yolo_keys(splits).items():
+        places = [f"images/{split}".rstrip("/") for split in own]
         if len(places) == 1:
             lines.append(f"{key}: {places[0]}")
         else:

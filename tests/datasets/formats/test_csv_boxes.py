@@ -199,6 +199,7 @@ def test_a_real_set(sets_root: Path) -> None:
 
 def test_rows_of_one_image_under_two_names_belong_together(tmp_path: Path) -> None:
     write_images(tmp_path / "imgs")
+    (tmp_path / "imgs" / "c.jpg").unlink()
     rows = ["imgs/a.jpg,1,2,30,40,cat", "imgs/a,5,6,70,80,dog", "imgs/b.jpg,5,6,70,80,dog"]
     write_table(tmp_path / "labels.csv", rows)
     findings = Findings()

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from sppdet.core.errors import AnnotationError, DatasetError
-from sppdet.datasets.formats.json_values import OTHER_SHAPE, ROTATED
 from sppdet.datasets.load import load_dataset, locate
-from sppdet.datasets.raw import BAD_OBJECT, MISSING_IMAGE, NO_IMAGE, Findings
+from sppdet.datasets.raw import BAD_OBJECT, MISSING_IMAGE, NO_IMAGE, OTHER_SHAPE, ROTATED, Findings
 from tests.datasets.formats.test_label_studio import check
 from tests.helpers.made_annotations import cvat_root, write_images, write_xml
 
@@ -40,8 +39,8 @@ def test_subsets_are_splits(tmp_path: Path) -> None:
     assert len(load_dataset(tmp_path, "val")) == 1
 
 
-def _add(root: Element, tag: str, **attributes: str) -> None:
-    SubElement(root.findall("image")[2], tag, {"label": "cat", **attributes})
+def _add(root: Element, tag: str, image: int = 2, **attributes: str) -> None:
+    SubElement(root.findall("image")[image], tag, {"label": "cat", **attributes})
 
 
 def test_shapes(tmp_path: Path) -> None:
@@ -68,9 +67,9 @@ def test_shapes(tmp_path: Path) -> None:
 
 def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     root = cvat_root()
-    _add(root, "box", xtl="one", ytl="1", xbr="2", ybr="2")
-    _add(root, "polygon", points="")
-    _add(root, "sphere")
+    _add(root, "box", 0, xtl="one", ytl="1", xbr="2", ybr="2")
+    _add(root, "polygon", 0, points="")
+    _add(root, "sphere", 1)
     SubElement(root, "image", id="8", name="")
     SubElement(root, "image", id="9", name="../gone.jpg", width="10", height="0")
     write_images(tmp_path)

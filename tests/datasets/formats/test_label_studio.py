@@ -12,9 +12,16 @@ import pytest
 from sppdet.core.errors import AnnotationError, DatasetError
 from sppdet.core.types import Dataset
 from sppdet.datasets.formats import label_studio
-from sppdet.datasets.formats.json_values import OTHER_SHAPE, ROTATED
 from sppdet.datasets.load import load_dataset, locate
-from sppdet.datasets.raw import BAD_OBJECT, MISSING_IMAGE, NO_IMAGE, STATED_SIZE, Findings
+from sppdet.datasets.raw import (
+    BAD_OBJECT,
+    MISSING_IMAGE,
+    NO_IMAGE,
+    OTHER_SHAPE,
+    ROTATED,
+    STATED_SIZE,
+    Findings,
+)
 from tests.helpers.made_annotations import (
     HEIGHT,
     NAMES,

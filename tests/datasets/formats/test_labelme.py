@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from sppdet.core.errors import DatasetError
-from sppdet.datasets.formats.json_values import OTHER_SHAPE
 from sppdet.datasets.load import load_dataset, locate
 from sppdet.datasets.raw import (
     BAD_OBJECT,
     BROKEN_ANNOTATION,
     MISSING_IMAGE,
     NO_ANNOTATION,
+    OTHER_SHAPE,
     Findings,
 )
 from tests.datasets.formats.test_label_studio import check

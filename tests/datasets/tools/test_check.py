@@ -72,14 +72,29 @@ def test_all_that_is_wrong_is_named_and_what_would_be_refused(tmp_path: Path) ->
     (root / "train/images/2.jpg").write_bytes(b"no image")
     report = check_dataset(root)
     assert report.problems[kinds.CLASS_NUMBER].count == 12
-    assert len(report.problems[kinds.CLASS_NUMBER].named) == 10
+    assert len(report.problems[kinds.CLASS_NUMBER].named) == 12
     assert report.problems[kinds.OUTSIDE].count == 1
     assert report.problems[check.DAMAGED].count == 1
     assert report.problems[kinds.UNREADABLE_IMAGE].count == 1
     assert set(report.refused) == {"all", "train", "val"}
     text = format_report(report)
-    assert "  and 2 more" in text
+    assert all(f"line {n} has the class" in text for n in range(1, 13))
     assert "val cannot be used as it is: 13 of" in text
+
+
+def test_notes_are_told_apart_from_what_is_wrong(tmp_path: Path) -> None:
+    root = make_set(tmp_path)
+    write_text(root / "val/labels/larger.txt", "0 0.5 0.5 0.5 0.5\n")
+    text = "train: train/images\nval: val/images\nnames: [cat, dog, cow]"
+    write_text(root / "data.yaml", text)
+    report = check_dataset(root)
+    assert not report.problems
+    assert {kind: note.count for kind, note in report.notes.items()} == {kinds.NO_OBJECTS: 1}
+    assert report.problem_count == 0
+    lines = format_report(report).splitlines()
+    assert lines[-3] == f"note: {kinds.NO_OBJECTS}: 1"
+    assert lines[-1] == "nothing is wrong"
+    assert "'cow'" in report.to_dict()["notes"][kinds.NO_OBJECTS]["named"][0]
 
 
 def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
