@@ -21,6 +21,8 @@ from sppdet.detection.detector import Detector
 from sppdet.detection.visualize import draw_detections
 
 OUTPUT = Path("demo-output")
+# Boxes of at least this probability are drawn.
+THRESHOLD = 0.5
 # Package, and the photo's place in it. All are in the packages' wheels.
 PHOTOS = (
     ("skimage", "data/chelsea.png"),
@@ -84,19 +86,18 @@ def main() -> None:
     warm_up(announce=print)
     start = time.perf_counter()
     detector = Detector.load()
-    threshold = detector.config.detection.display_threshold
     print(f"model loaded in {duration(time.perf_counter() - start)}; photos: {len(paths)}\n")
     OUTPUT.mkdir(exist_ok=True)
     drawn = []
     for path in paths:
         image = read_image(path)
         start = time.perf_counter()
-        found = detector.detect(image).above(threshold)
+        found = detector.detect(image).above(THRESHOLD)
         print(row(path.name, found, time.perf_counter() - start), flush=True)
         drawn.append(draw_detections(image, found))
         Image.fromarray(drawn[-1]).save(OUTPUT / f"{path.stem}.jpg", quality=92)
     Image.fromarray(grid(drawn, 3)).save(OUTPUT / "all.jpg", quality=92)
-    print("\nscores are SVM margins with a share of the softmax: above 0 is likely right")
+    print("\na score is the probability that the box fits an object of the class")
     print(f"look at {OUTPUT.resolve()}")
 
 

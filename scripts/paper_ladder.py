@@ -35,7 +35,7 @@ def rungs(config: DetectorConfig) -> list[tuple[str, str, DetectionConfig]]:
     release = load(DetectorConfig, RELEASE, base=config).detection
     alone = release.replace(box_regression="none")
     fused = release.replace(softmax_weight=config.detection.softmax_weight)
-    fused = fused.replace(score_threshold=config.detection.score_threshold)
+    fused = fused.replace(margin_threshold=config.detection.margin_threshold)
     return [
         ("SVM on the pooled pyramid", "pool", alone),
         ("SVM on fine-tuned fc6", "fc6", alone),

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sppdet.cli.common import peak_memory
 from sppdet.core.files import atomic_write_json
+from sppdet.core.parallel import peak_memory
 from sppdet.core.progress import Advance, Progress
 
 # Seconds between two saves of the time spent, so that a killed run's is not lost.
@@ -74,6 +74,10 @@ class Stopwatch:
     def say(self, text: str) -> None:
         """Print a line."""
         self._progress.say(text)
+
+    def expect(self, stages: Mapping[str, float]) -> None:
+        """Hand on what is expected of the stages."""
+        self._progress.expect(stages)
 
 
 def phase(record: Record, progress: Progress, name: str, work: Callable[[Stopwatch], None]) -> None:

@@ -2,7 +2,7 @@
 
 from sppdet import Detector
 detector = Detector.load()
-for found in detector.detect("photo.jpg").above(0.0):
+for found in detector.detect("photo.jpg").above(0.5):
     print(found.name, found.score, found.box)
 
 from sppdet import Classifier

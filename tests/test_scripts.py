@@ -10,16 +10,20 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from sppdet.core.errors import SppdetError
 from sppdet.core.model_file import load_model
 from sppdet.core.progress import NullProgress
-from sppdet.core.types import FloatArray, ImageArray, Sample
+from sppdet.core.types import Dataset, FloatArray, ImageArray, Sample
 from sppdet.datasets import load_dataset, make_synthetic_voc
 from sppdet.detection import model_zoo
 from sppdet.detection.dataset_inference import detect_dataset
 from sppdet.detection.detector import Detector
 from sppdet.detection.ensemble import Ensemble
+from sppdet.detection.probabilities.calibrate import fit_detections
 from sppdet.evaluation.detection_report import voc_dict
 from sppdet.evaluation.voc_ap import evaluate_voc
 from sppdet.training.config import TrainingConfig
@@ -87,6 +91,13 @@ def test_everything_is_reproduced_once(
     training = header.provenance["training"]
     assert training["finetune"]["steps"] == header.provenance["steps"] == 10
     assert f"{100 * score:.1f} mAP" in header.description
+    # Scores are calibrated on `val`, which this model has seen: by the one that has not.
+    shipped, honest = (
+        Detector.load(p) for p in (shelf / "mine.safetensors", run / "model.safetensors")
+    )
+    assert shipped.is_calibrated
+    assert np.array_equal(shipped.calibration.slope, honest.calibration.slope)
+    assert header.provenance["calibration"]["images"] == 2
 
     assert main([*words, "--ship", "mine"]) == 0
     again, err = capsys.readouterr()
@@ -124,6 +135,8 @@ def test_presets_are_reproduced_from_the_models_that_they_are_made_of(
     dataset = load_dataset(shapes, "val", classes=both.classes, allow_missing=True)
     # From maps as they were stored, in half precision: of a few boxes' AP every bit counts.
     found_again = detect_dataset(both, dataset, run / "cache", NullProgress())
+    fitted = fit_detections(both.classes, dataset, found_again)
+    assert found["sppdet, both"].pop("calibration")["table"] == fitted.calibration.toml()
     assert found["sppdet, both"] == voc_dict(evaluate_voc(dataset, found_again))
 
 
@@ -236,6 +249,83 @@ def test_photos_are_enlarged_to_the_megapixels_asked_for(tmp_path: Path) -> None
     assert list(grown) == ["own", "0.1", "2.0"]
     assert seen[::3] == pytest.approx([120 * 90 / 1e6, 0.1, 2.0], rel=0.01)
     assert all(line.endswith("x") for line in module.growth_table(grown).splitlines())
+
+
+def test_own_data_are_trained_on_in_turns_and_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, run, module = tmp_path / "sets", tmp_path / "run", script("own_data")
+    for name in ("broken", "done"):
+        make_synthetic_voc(root / name, train=4, val=1, test=0, width=120, height=90)
+    row = {"images": 4, "evaluated_on": 1, "ap50": 0.5, "ap": 0.25, "seconds": 60, "peak_gb": 1}
+    run.mkdir()
+    (run / "own_data.json").write_text(json.dumps({"rows": {"done": {"from-made": row}}}))
+    made = tmp_path / "made.safetensors"
+    make_detector().save(made, description="", provenance={})
+    monkeypatch.setitem(module.METHODS, "from-made", ("train", "--from", str(made)))
+    words = [str(root), "--run", str(run), "--methods", "from-made", "--hold-out", "broken"]
+    assert module.main([*words, "--set", "finetune.steps=2", "--threads", "1"]) == 0
+    out, rows = capsys.readouterr().out, json.loads((run / "own_data.json").read_text())["rows"]
+    assert [line.split(",")[0] for line in out.splitlines() if line.endswith("...")] == ["broken"]
+    assert rows["done"] == {"from-made": row}
+    found = rows["broken"]["from-made"]
+    assert (found["images"], found["evaluated_on"]) == (3, 1)
+    assert found["peak_gb"] > 0.1
+    assert 0 <= found["ap"] <= found["ap50"] <= 1
+    assert "| done | 4, 1 to evaluate on | from-made | 50.0 | 25.0 | 60 | 1.0 |" in out
+    assert out.splitlines()[-1] == module.processor()
+
+
+def test_new_classes_are_added_from_few_shots_and_the_old_ones_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("ring", "star", "square")
+    make_synthetic_voc(
+        tmp_path / "VOC2007", train=8, val=3, test=0, width=120, height=90, classes=names
+    )
+    base = tmp_path / "base.safetensors"
+    make_detector().save(base, description="", provenance={})
+    words = [str(tmp_path), "--run", str(tmp_path / "run"), "--base", str(base), "--seeds", "2"]
+    words += ["--shots", "1", "2", "--novel", "star", "square", "--base-classes", "ring"]
+    module = script("fewshot_voc")
+    assert module.main(words) == 0
+    out = capsys.readouterr().out
+    assert "3 photos compared bit for bit: equal" in out
+    assert "| DeFRCN | 40.2 | 53.6 |" in out
+    found = (tmp_path / "run" / "fewshot.json").read_bytes()
+    report = json.loads(found)
+    assert report["base_before"] == report["base_after"]
+    assert {*report["novel"]} == {"1", "2"}
+    assert all(0 <= mean <= 1 for mean, _ in report["novel"].values())
+    # What was detected is read back.
+    assert module.main(words) == 0
+    again = json.loads((tmp_path / "run" / "fewshot.json").read_bytes())
+    assert again["novel"] == report["novel"]
+
+
+@settings(deadline=None, max_examples=30)
+@given(shots=st.integers(1, 6), seed=st.integers(0, 999))
+def test_shots_are_as_many_objects_as_were_asked_for(shots: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    samples = []
+    for number in range(30):
+        labels = rng.integers(0, 3, rng.integers(0, 4))
+        boxes = np.tile(np.array([[1, 2, 30, 40]], np.float32), (len(labels), 1))
+        name, difficult = str(number), rng.random(len(labels)) < 0.2
+        samples.append(Sample(name, Path(name), 60, 50, boxes, labels, difficult))
+    dataset = Dataset("made", ("a", "b", "c"), tuple(samples))
+    drawn = script("fewshot_voc").draw_shots(dataset, "b", shots, seed)
+    assert sum(len(one.labels) for one in drawn) == shots
+    assert len({one.image_id for one in drawn}) == len(drawn)
+    for one in drawn:
+        whole = dataset.samples[int(one.image_id)]
+        assert len(one.labels) == (whole.labels == 1).sum()
+        assert not whole.difficult[whole.labels == 1].any()
+
+
+def test_a_command_that_fails_is_told_with_its_last_line(tmp_path: Path) -> None:
+    with pytest.raises(SppdetError, match=r"`sppdet data` failed .*absent: no such"):
+        script("own_data").run_command(["data", "check", "absent"], tmp_path / "log")
 
 
 def test_grid_places_every_image() -> None:

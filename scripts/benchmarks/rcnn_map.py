@@ -112,6 +112,7 @@ def _found(mode: str, detector: Detector, image: ImageArray, boxes: FloatArray) 
         "seconds": time.perf_counter() - start,
         "boxes": found.boxes.tolist(),
         "scores": found.scores.tolist(),
+        "margins": found.margins.tolist(),
         "labels": found.labels.tolist(),
     }
 
@@ -122,6 +123,7 @@ def _detections(record: Record, classes: tuple[str, ...]) -> Detections:
         np.array(record["scores"], np.float32),
         np.array(record["labels"], np.int64),
         classes,
+        np.array(record["margins"], np.float32),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 
@@ -13,8 +14,9 @@ from sppdet.core.types import FloatArray, ImageArray, IntArray
 from sppdet.detection.detector import Detector
 from sppdet.detection.ensemble import Ensemble
 from sppdet.detection.postprocess import Candidates, postprocess
-from sppdet.detection.scoring import AugmentedImage, BoxRefiner, RegionScorer, predict
+from sppdet.detection.scoring import AugmentedImage, ClassGroup, ClassRefiner, detect_candidates
 from sppdet.heads.head import RegionFeatures
+from sppdet.heads.region_averages import has_averages, region_averages
 
 STAGES = (
     "proposals",
@@ -48,21 +50,24 @@ def stage_seconds(detector: Detector | Ensemble, image: ImageArray) -> dict[str,
     lap("top stages")
     known = []
     for views in models:
-        known.append([KnownRegions(view, region_features(view, boxes, lap)) for view in views])
+        features = [region_features(view, boxes, lap) for view in views]
+        pairs = zip(views, features, strict=True)
+        known.append([KnownRegions(view, boxes, one) for view, one in pairs])
         for one in known[-1]:
-            head = one.view.head
-            one.view.scorer.svms.decision_function(one.known.layers[head.config.svm_layer])
+            for group in one.groups:
+                group.scorer.score(one.known)
         lap("SVMs")
-    candidates = [predict(views, boxes, rules) for views in known]
+    once = rules.replace(refine_top=0)
+    candidates = [detect_candidates(views, boxes, once) for views in known]
     lap("NMS, boxes")
+    scored = found["NMS, boxes"]
     # That scored the regions once more.
-    found["NMS, boxes"] = max(0.0, found["NMS, boxes"] - found["SVMs"])
+    found["NMS, boxes"] = max(0.0, scored - found["SVMs"])
     if rules.refine_top:
-        for views, first in zip(models, list(candidates), strict=True):
-            top = first.top(rules.refine_top)
-            candidates.append(predict(views, top.boxes, rules, top.labels))
+        candidates = [detect_candidates(views, boxes, rules) for views in known]
         lap("iterative localization")
-    postprocess(Candidates.concat(candidates), detector.classes, rules)
+        found["iterative localization"] = max(0.0, found["iterative localization"] - scored)
+    postprocess(Candidates.concat(candidates), detector.classes, rules, detector.calibration)
     lap("NMS, boxes")
     return found
 
@@ -79,28 +84,27 @@ def view_groups(
 
 @dataclasses.dataclass(frozen=True)
 class KnownRegions:
-    """A view of an image whose regions are known (a `RegionView`)."""
+    """A view of an image in which the features of some boxes are known (a `RegionView`)."""
 
     view: AugmentedImage
+    boxes: FloatArray
     known: RegionFeatures
 
     @property
-    def scorer(self) -> RegionScorer:
-        return self.view.scorer
-
-    @property
-    def refiner(self) -> BoxRefiner:
-        return self.view.refiner
+    def groups(self) -> tuple[ClassGroup, ...]:
+        return self.view.groups
 
     @property
     def size(self) -> tuple[int, int]:
         return self.view.size
 
     def regions(self, boxes: FloatArray) -> RegionFeatures:
-        return self.known
+        return self.known if boxes is self.boxes else self.view.regions(boxes)
 
-    def refine(self, regions: RegionFeatures, rows: IntArray, labels: IntArray) -> FloatArray:
-        return self.view.refine(regions, rows, labels)
+    def refine(
+        self, refiner: ClassRefiner, regions: RegionFeatures, rows: IntArray, labels: IntArray
+    ) -> FloatArray:
+        return self.view.refine(refiner, regions, rows, labels)
 
 
 @torch.inference_mode()
@@ -121,4 +125,7 @@ def region_features(
     lap("pool, fc6")
     layers["fc6"], layers["fc7"] = fc6.numpy(), head.fc7_from_fc6(fc6).numpy()
     lap("fc7")
-    return RegionFeatures(own, view.size, layers, vector)
+    average = None
+    if has_averages(head.pooler):
+        average = functools.partial(region_averages, head.pooler, maps, own)
+    return RegionFeatures(own, view.size, layers, vector, average)

@@ -99,7 +99,7 @@ def measure(
     format: FormatOption = None,
     year: YearOption = None,
     images: ImagesOption = None,
-    strict: StrictOption = False,
+    strict: StrictOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
 ) -> None:

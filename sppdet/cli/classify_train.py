@@ -146,7 +146,7 @@ def train_svm(
     format: FormatOption = None,
     year: YearOption = None,
     images: ImagesOption = None,
-    strict: StrictOption = False,
+    strict: StrictOption = None,
     config: ConfigOption = None,
     changes: SetOption = None,
     seed: SeedOption = None,

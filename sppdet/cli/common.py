@@ -27,11 +27,16 @@ def load_config(
     config: Path | None,
     changes: Sequence[str] | None,
     seed: int | None = None,
+    base: Config | None = None,
 ) -> Config:
-    """Load the settings that `--config`, `--set` and `--seed` ask for, in this order."""
+    """Load the settings that `--config`, `--set` and `--seed` ask for, in this order.
+
+    They change `base`, or the defaults.
+    """
     from sppdet.core.settings import load
 
-    return load(cls, config, [*(changes or ()), *([] if seed is None else [f"seed={seed}"])])
+    words = [*(changes or ()), *([] if seed is None else [f"seed={seed}"])]
+    return load(cls, config, words, base)
 
 
 def load_detector(
@@ -116,21 +121,9 @@ def checked_device(device: str) -> str:
     return device
 
 
-def peak_memory() -> float | None:
-    """Most memory this process or one of its workers held, in gigabytes; None if not known."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peaks = [
-        resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    ]
-    unit = 1 if sys.platform == "darwin" else 1024
-    return max(peaks) * unit / 1e9
-
-
 def format_cost(seconds: float) -> str:
     """Format time and peak memory in words."""
+    from sppdet.core.parallel import peak_memory
     from sppdet.core.progress import duration
 
     memory = peak_memory()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import typer
 
 from sppdet.cli.common import warn
@@ -235,6 +234,8 @@ def drop_empty_classes(dataset: Dataset, opened: OpenData) -> Dataset:
     Raises:
         DatasetError: one of them was asked for.
     """
+    from sppdet.datasets.class_names import keep_present
+
     present = {int(label) for sample in dataset for label in sample.labels}
     empty = [name for label, name in enumerate(dataset.classes) if label not in present]
     if not empty or len(empty) == len(dataset.classes):
@@ -250,14 +251,7 @@ def drop_empty_classes(dataset: Dataset, opened: OpenData) -> Dataset:
     warn(f"classes without an object in the images to train on {verb}, not trained: {named}")
     if opened.raw.fixed_classes:
         return dataset
-    kept = [label for label in range(len(dataset.classes)) if label in present]
-    places = np.zeros(len(dataset.classes), np.int64)
-    places[kept] = np.arange(len(kept))
-    return replace(
-        dataset,
-        classes=tuple(dataset.classes[label] for label in kept),
-        samples=tuple(replace(sample, labels=places[sample.labels]) for sample in dataset),
-    )
+    return keep_present(dataset)
 
 
 def match_classes(known: Sequence[str], opened: OpenData) -> tuple[str, ...]:

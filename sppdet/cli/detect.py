@@ -14,6 +14,7 @@ import typer
 
 from sppdet.cli.common import Failures, attempt, load_detector, use_threads
 from sppdet.cli.options import (
+    THRESHOLD,
     ConfigOption,
     DeviceOption,
     ImagesArgument,
@@ -51,7 +52,7 @@ def register(app: typer.Typer) -> None:
                 "a folder and a pattern, as JSON",
                 "sppdet detect photos/ 'more/*.png' --json out.json",
             ),
-            ("only what the detector is sure of", "sppdet detect photos/ --threshold 0.5"),
+            ("only what the detector is sure of", "sppdet detect photos/ --threshold 0.9"),
             ("quicker, or better", "sppdet detect photos/ --model fast"),
             ("", "sppdet detect photos/ --model balanced"),
             ("your own model", "sppdet detect photos/ --model runs/shapes/model.safetensors"),
@@ -72,12 +73,11 @@ def detect(
         typer.Option("--json", metavar="FILE", help="Write all that was found to this file."),
     ] = None,
     threshold: Annotated[
-        float | None,
+        float,
         typer.Option(
-            help="Show what scores at least this (above 0 is likely right).",
-            show_default="the model's own",
+            min=0, max=1, help="Show boxes that are right with at least this probability."
         ),
-    ] = None,
+    ] = THRESHOLD,
     max_pixels: MaxPixelsOption = None,
     mode: Annotated[
         Mode,
@@ -104,13 +104,12 @@ def detect(
     use_threads(threads)
     progress = terminal_progress()
     detector = _in_mode(mode, load_detector(model, device, config, changes), progress)
-    least = detector.config.detection.display_threshold if threshold is None else threshold
     warm_up(announce=progress.say)
 
     def work(path: Path) -> tuple[ImageArray, Detections, float]:
         image = read_image(path, max_pixels=MAX_PIXELS if max_pixels is None else max_pixels)
         start = time.perf_counter()
-        return image, detector.detect(image).above(least), time.perf_counter() - start
+        return image, detector.detect(image).above(threshold), time.perf_counter() - start
 
     failures: Failures[Path] = Failures()
     records: dict[Path, dict[str, Any]] = {}
@@ -124,11 +123,13 @@ def detect(
     if json_file is not None:
         records |= {path: {"error": str(error)} for path, error in failures.errors.items()}
         images = [{"file": str(path), **records[path]} for path in paths]
-        _write_json(json_file, model, least, detector.classes, images)
+        _write_json(json_file, model, threshold, detector.classes, images)
     written = [str(place) for place in (out, json_file) if place is not None]
     where = f"; written to {' and '.join(written)}" if written else ""
     objects = sum(len(record.get("detections", ())) for record in records.values())
     typer.echo(f"{objects} objects in {len(paths) - len(failures.errors)} images{where}")
+    if not detector.is_calibrated:
+        typer.echo(f"{model} is not calibrated: scores are no probabilities; see sppdet calibrate")
     failures.finish(f"of {len(paths)} images could not be read")
 
 
@@ -174,7 +175,10 @@ def _format_detections(path: Path, found: Detections, seconds: float) -> str:
 
 
 def _record(image: ImageArray, found: Detections) -> dict[str, Any]:
-    objects = [{"class": one.name, "score": one.score, "box": list(one.box)} for one in found]
+    objects = [
+        {"class": one.name, "score": one.score, "margin": one.margin, "box": list(one.box)}
+        for one in found
+    ]
     return {"width": image.shape[1], "height": image.shape[0], "detections": objects}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +14,7 @@ import typer
 from sppdet.cli.common import format_cost, load_detector, use_threads, warn
 from sppdet.cli.dataset import DataSource, OpenData, count_images, match_classes
 from sppdet.cli.options import (
+    THRESHOLD,
     CacheOption,
     ClassesOption,
     ConfigOption,
@@ -97,7 +98,8 @@ def evaluate(
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
 ) -> None:
-    """Measure average precision (AP) per class, as the Pascal VOC devkit or COCO's does.
+    """Measure average precision (AP) per class, as the Pascal VOC devkit or COCO's does, and
+    whether scores are the probabilities that they claim to be.
 
     The classes are those that the model and the data share. With --cache, an interrupted
     evaluation goes on where it stopped; that takes about 0.6 MB of disk per image.
@@ -105,7 +107,7 @@ def evaluate(
     Writes result files (comp4_det_*; COCO's JSON for COCO data) and a report, prints the table.
     """
     data = DataSource(source, split, format, year, images, classes, strict, limit)
-    opened = _open(data, None if results is not None else model)
+    opened = open_unseen(data, None if results is not None else model)
     typer.echo(opened.describe("evaluating on"))
     if results is not None:
         dataset = opened.load()
@@ -120,7 +122,7 @@ def evaluate(
         detector = load_detector(model, device, config, changes)
         dataset = opened.load(match_classes(detector.classes, opened))
         typer.echo(count_images(dataset))
-        _warn_of_training_images(model, opened)
+        warn_of_training_images(model, opened)
         progress = terminal_progress()
         warm_up(announce=progress.say)
         start = time.perf_counter()
@@ -138,11 +140,16 @@ def evaluate(
     typer.echo(f"\nwritten to {out}")
 
 
-def _open(data: DataSource, model: str | None) -> OpenData:
-    """Read the annotations; choose `val`, else `test`, else what was held out of the training."""
+def open_unseen(
+    data: DataSource, model: str | None, preferred: Sequence[str] | None = None
+) -> OpenData:
+    """Read the annotations; choose `val`, else `test`, else what was held out of the training.
+
+    `preferred` are other splits to choose from.
+    """
     from sppdet.datasets.splits import EVALUATION_SPLITS, HELD_OUT_FILE, select_images
 
-    opened = data.open(EVALUATION_SPLITS)
+    opened = data.open(EVALUATION_SPLITS if preferred is None else preferred)
     held_out = None if model is None else Path(model).parent / HELD_OUT_FILE
     if opened.is_chosen and opened.split is None and held_out is not None and held_out.is_file():
         from sppdet.core.errors import DatasetError
@@ -155,8 +162,8 @@ def _open(data: DataSource, model: str | None) -> OpenData:
     return opened
 
 
-def _warn_of_training_images(model: str, opened: OpenData) -> None:
-    """Warn if one of the model's networks was trained on images of the data set."""
+def warn_of_training_images(model: str, opened: OpenData) -> None:
+    """Warn if one of the model's networks, or an added class, learned from the data set."""
     from sppdet.datasets.splits import HELD_OUT_FILE
     from sppdet.detection.model_zoo import training_datasets
 
@@ -164,11 +171,12 @@ def _warn_of_training_images(model: str, opened: OpenData) -> None:
     if split is not None and Path(split).name == HELD_OUT_FILE:
         return
     for trained in training_datasets(model):
-        whole, _, part = trained.partition(",")[0].partition(f"{name} ")
-        if whole or not part:
+        base, _, part = trained.partition(",")[0].partition(name)
+        if base or (part and not part.startswith(" ")):
             continue
+        part = part.strip()
         parts = ("train", "val", "trainval") if part == "trainval" else (part,)
-        if split is None or split in parts or part.startswith("without "):
+        if not part or split is None or split in parts or part.startswith("without "):
             shown = f"{name} {split}" if split is not None else name
             warn(f"{model} was trained on {trained}: figures on {shown} say nothing of new images")
 
@@ -182,8 +190,11 @@ def _report(
     thresholds: bool,
 ) -> dict[str, Any]:
     """Print the tables that were asked for; return the same figures as a JSON-able dict."""
+    from sppdet.evaluation.calibration_error import evaluate_calibration
     from sppdet.evaluation.coco_ap import evaluate_coco
     from sppdet.evaluation.detection_report import (
+        calibration_dict,
+        calibration_table,
         coco_dict,
         coco_table,
         errors_dict,
@@ -194,6 +205,7 @@ def _report(
         voc_table,
     )
     from sppdet.evaluation.error_analysis import analyze_errors
+    from sppdet.evaluation.operating_points import point_of_all
     from sppdet.evaluation.voc_ap import evaluate_voc
 
     voc = evaluate_voc(dataset, detections)
@@ -208,6 +220,13 @@ def _report(
         figures = evaluate_coco(dataset, detections)
         typer.echo(("\n" if report.keys() & {"voc", "thresholds"} else "") + coco_table(figures))
         report["coco"] = coco_dict(figures, dataset.classes)
+    calibration = evaluate_calibration(dataset, detections)
+    if calibration is None:
+        typer.echo("\nscores outside [0, 1] are no probabilities: no calibration error")
+    else:
+        point = point_of_all(voc, THRESHOLD)
+        typer.echo(f"\n{calibration_table(calibration, point)}")
+        report["calibration"] = calibration_dict(calibration, point)
     if errors:
         analysis = analyze_errors(dataset, detections)
         typer.echo(f"\n{errors_table(analysis)}")

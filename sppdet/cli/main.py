@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from sppdet.cli import classify_train, data, detect, evaluate, models, propose, train
+from sppdet.cli.calibration import command as calibration
+from sppdet.cli.classes import add, change
 from sppdet.cli.options import examples
 from sppdet.core.errors import SppdetError
 from sppdet.core.versions import installed
@@ -24,6 +26,10 @@ app = typer.Typer(
         ("find objects in your photos", "sppdet detect photos/ --out found/"),
         ("make a small data set and train on it", "sppdet data synthetic data/shapes"),
         ("", "sppdet train data/shapes --run runs/shapes"),
+        (
+            "a class of yours besides its own",
+            "sppdet add-class my-data/ --out mine.safetensors",
+        ),
         ("how good the shipped model is", "sppdet evaluate VOCdevkit --year 2007 --split test"),
         ("more on one command", "sppdet train --help"),
     ),
@@ -50,10 +56,13 @@ def sppdet(
 
 detect.register(app)
 train.register(app)
+add.register(app)
 evaluate.register(app)
+calibration.register(app)
 propose.register(app)
 classify_train.register(app)
 data.register(app)
+change.register(app)
 models.register(app)
 
 

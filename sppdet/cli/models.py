@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sppdet.cli.classes.report import describe_file
 from sppdet.cli.options import examples
 
 if TYPE_CHECKING:
@@ -17,19 +18,33 @@ def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     app.command(
         epilog=examples(
+            ("the classes of one", "sppdet models mine.safetensors"),
             ("use one", "sppdet detect photos/ --model NAME"),
             ("how good one is", "sppdet evaluate VOCdevkit --year 2007 --split test --model NAME"),
         )
     )(models)
 
 
-def models() -> None:
+def models(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="A model file, or a name: shows where each of its classes came from.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """List the models that come with the package, and the presets: models under other settings."""
-    from sppdet.detection.model_zoo import list_models, list_presets
+    from sppdet.detection.model_zoo import find_members, list_models, list_presets
 
+    if model is not None:
+        for path in dict.fromkeys(member.path for member in find_members(model)):
+            typer.echo("\n".join(describe_file(path)))
+        return
     found = list_models()
-    for model in found:
-        typer.echo(_format_model(model))
+    for one in found:
+        typer.echo(_format_model(one))
     for preset in list_presets():
         typer.echo(_format_preset(preset))
     if not found:

@@ -10,6 +10,9 @@ from typing import Annotated
 
 import typer
 
+# Boxes of at least this probability are shown unless the user says otherwise.
+THRESHOLD = 0.5
+
 
 def examples(*pairs: tuple[str, str]) -> str:
     """Format the foot of a help text: commands to copy, each under what it is for."""

@@ -23,9 +23,12 @@ def read_results(results: Path, opened: OpenData, dataset: Dataset) -> Mapping[s
     Raises:
         EvaluationError: as the readers do, or not results of a known kind.
     """
-    from sppdet.evaluation.coco_results import read_coco_detections
-    from sppdet.evaluation.other_results import read_csv_detections, read_yolo_detections
-    from sppdet.evaluation.voc_results import read_voc_detections
+    from sppdet.evaluation.result_files.coco_results import read_coco_detections
+    from sppdet.evaluation.result_files.other_results import (
+        read_csv_detections,
+        read_yolo_detections,
+    )
+    from sppdet.evaluation.result_files.voc_results import read_voc_detections
 
     suffix = results.suffix.lower()
     if results.is_dir():
@@ -52,8 +55,8 @@ def write_detections(
     out: Path, opened: OpenData, dataset: Dataset, detections: Mapping[str, Detections]
 ) -> None:
     """Write VOC result files, and COCO's for COCO data, or where VOC's cannot hold the names."""
-    from sppdet.evaluation.coco_results import write_coco_detections
-    from sppdet.evaluation.voc_results import write_voc_detections
+    from sppdet.evaluation.result_files.coco_results import write_coco_detections
+    from sppdet.evaluation.result_files.voc_results import write_voc_detections
 
     is_coco = opened.format == "coco"
     try:
@@ -99,7 +102,7 @@ def _voc_split(folder: Path, split: str, classes: tuple[str, ...]) -> str:
 
 def _check_voc_files(folder: Path, split: str, classes: tuple[str, ...]) -> None:
     """Raise EvaluationError if some classes have a file and others have none."""
-    from sppdet.evaluation.voc_results import voc_file_name
+    from sppdet.evaluation.result_files.voc_results import voc_file_name
 
     paths = {name: folder / voc_file_name(name, split=split) for name in classes}
     there = [name for name, path in paths.items() if path.is_file()]

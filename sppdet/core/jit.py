@@ -8,6 +8,7 @@ process compiles anew. Compiled functions run without the interpreter lock, so t
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -21,19 +22,23 @@ _compiled: list[Callable[..., object]] = []
 _warm_ups: list[WarmUp] = []
 
 
-def jit(*, warm_up: WarmUp | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def jit(
+    *, warm_up: WarmUp | None = None, fastmath: AbstractSet[str] = frozenset()
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorate a function to compile when first called, its machine code cached if possible.
 
     Args:
         warm_up: a call that runs the function, and those that it needs, with the types that they
             are used with. A function without one is reached by that of another.
+        fastmath: what the compiler may take liberties with (LLVM's flags).
     """
+    flags = set(fastmath)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         try:
-            built: Callable[P, R] = njit(cache=True, nogil=True)(function)
+            built: Callable[P, R] = njit(cache=True, nogil=True, fastmath=flags)(function)
         except RuntimeError:  # numba: "cannot cache function: no locator available"
-            built = njit(nogil=True)(function)
+            built = njit(nogil=True, fastmath=flags)(function)
         _compiled.append(built)
         return built
 

@@ -1,8 +1,12 @@
-"""Threads: loops over rows, loading ahead, and matrix products, without threads left over."""
+"""Threads: loops over rows, loading ahead, and matrix products, without threads left over.
+
+And what the machine has: cores, and the memory that was taken of it.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +37,19 @@ AHEAD = 4
 def available_cores() -> int:
     """Number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_memory() -> float | None:
+    """Most memory this process or one of its workers held, in gigabytes; None if not known."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peaks = [
+        resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    unit = 1 if sys.platform == "darwin" else 1024
+    return max(peaks) * unit / 1e9
 
 
 def parallel_for(count: int, work: Callable[[slice], None], numbers: int) -> None:

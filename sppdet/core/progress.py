@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TextIO
 
@@ -15,9 +15,10 @@ from rich.progress import (
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
+
+from sppdet.core.pace import Pace, Schedule
 
 # Seconds between two lines of one stage in a log.
 LOG_INTERVAL = 10.0
@@ -37,6 +38,10 @@ class Progress(Protocol):
         """Show one line to the user, such as that a stage is skipped."""
         ...
 
+    def expect(self, stages: Mapping[str, float]) -> None:
+        """Take note of the stages to come, by label, and the seconds expected of each."""
+        ...
+
 
 class NullProgress:
     """Discard all progress."""
@@ -49,6 +54,9 @@ class NullProgress:
     def say(self, text: str) -> None:
         """Discard the line."""
 
+    def expect(self, stages: Mapping[str, float]) -> None:
+        """Discard them."""
+
 
 class LineProgress:
     """Print a line when a stage starts to take time, every `interval` seconds, and at its end.
@@ -56,35 +64,42 @@ class LineProgress:
     Every line is flushed, so that the log of a long run can be followed.
     """
 
-    def __init__(self, stream: TextIO, *, interval: float = LOG_INTERVAL) -> None:
-        self._stream = stream
-        self._interval = interval
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        interval: float = LOG_INTERVAL,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream, self._interval, self._clock = stream, interval, clock
+        self._schedule = Schedule()
+
+    def expect(self, stages: Mapping[str, float]) -> None:
+        """Tell the time left of all of them in each line."""
+        self._schedule.expect(stages)
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Advance]:
         """Print a stage in lines; one that fails says how far it came."""
-        start = time.monotonic()
-        done, told = 0, start
-        first: tuple[float, int] | None = None
+        start = told = self._clock()
+        pace, after = self._schedule.pace(label, total), self._schedule.after(label)
 
         def advance(count: int) -> None:
-            nonlocal done, told, first
-            done += count
-            now = time.monotonic()
-            # The first call may stand for all that an earlier run did: the pace is taken from it.
-            since, before = first = first or (now, done)
-            if done < total and now - told >= self._interval:
+            nonlocal told
+            now = self._clock()
+            pace.advance(count, now)
+            if pace.done < total and now - told >= self._interval:
                 told = now
-                left = (now - since) / (done - before) * (total - done) if done > before else 0.0
-                eta = f", about {duration(left)} left" if left else ""
-                self.say(f"{label}: {done} of {total}, {duration(now - start)}{eta}")
+                eta = time_left(pace, after)
+                spent = duration(now - start)
+                self.say(f"{label}: {pace.done} of {total}, {spent}{eta and f', about {eta}'}")
 
         try:
             yield advance
         except BaseException:
-            self.say(f"{label}: stopped at {done} of {total}")
+            self.say(f"{label}: stopped at {pace.done} of {total}")
             raise
-        self.say(f"{label}: {done} of {total} in {duration(time.monotonic() - start)}")
+        self.say(f"{label}: {pace.done} of {total} in {duration(self._clock() - start)}")
 
     def say(self, text: str) -> None:
         """Print one line and flush."""
@@ -101,13 +116,17 @@ class BarProgress:
             MofNCompleteColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             console=console,
             # Results that go to a file must not be drawn into by the bars.
             redirect_stdout=sys.stdout.isatty(),
         )
         self._open = 0
+        self._schedule = Schedule()
+
+    def expect(self, stages: Mapping[str, float]) -> None:
+        """Show the time left of all of them beside each bar."""
+        self._schedule.expect(stages)
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Advance]:
@@ -115,9 +134,15 @@ class BarProgress:
         if not self._open:
             self._bars.start()
         self._open += 1
-        bar = self._bars.add_task(label, total=total)
+        pace, after = self._schedule.pace(label, total), self._schedule.after(label)
+        bar = self._bars.add_task(label, total=total, left=time_left(pace, after))
+
+        def advance(count: int) -> None:
+            pace.advance(count, time.monotonic())
+            self._bars.update(bar, advance=count, left=time_left(pace, after))
+
         try:
-            yield lambda count: self._bars.advance(bar, count)
+            yield advance
         finally:
             self._open -= 1
             if not self._open:
@@ -136,6 +161,18 @@ def terminal_progress(stream: TextIO | None = None) -> Progress:
     if stream.isatty():
         return BarProgress(Console(file=stream))
     return LineProgress(stream)
+
+
+def time_left(pace: Pace, after: float | None) -> str:
+    """Format the time left of a stage, and to the end of those after it; empty if unknown.
+
+    `after`: seconds of the stages after it; None where they are not known.
+    """
+    left = pace.left()
+    if left is None:
+        return ""
+    whole = f", {duration(left + after)} to the end" if after is not None else ""
+    return f"{duration(left)} left{whole}"
 
 
 def duration(seconds: float) -> str:

@@ -109,11 +109,12 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detection:
-    """One detected object: class name, score, box `x1 y1 x2 y2` in image pixels."""
+    """One detected object: class name, score, box `x1 y1 x2 y2` in image pixels, and margin."""
 
     name: str
     score: float
     box: tuple[float, float, float, float]
+    margin: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,20 +125,27 @@ class Detections:
 
     Attributes:
         boxes: `float32 (N, 4)`, original-image pixels.
-        scores: `float32 (N,)`, as `DetectionConfig` makes them: not probabilities, not bounded.
+        scores: `float32 (N,)`. A detector's are probabilities in [0, 1]: that the box overlaps an
+            object of its class by an IoU of 0.5 or more (`detection.probabilities.calibration`).
         labels: `int64 (N,)`, index into `classes`.
         classes: class names.
+        margins: `float32 (N,)`, what the scores follow from, as `DetectionConfig` makes them: not
+            bounded, and in the same order within a class, also where probabilities near 1 are
+            equal. The scores themselves where none are given.
     """
 
     boxes: FloatArray
     scores: FloatArray
     labels: IntArray
     classes: tuple[str, ...]
+    margins: FloatArray = None  # type: ignore[assignment]  # __post_init__ makes it an array
 
     def __post_init__(self) -> None:
         boxes = as_boxes(self.boxes)
         object.__setattr__(self, "boxes", boxes)
         object.__setattr__(self, "scores", _frozen(self.scores, np.float32, (len(boxes),)))
+        margins = self.scores if self.margins is None else self.margins
+        object.__setattr__(self, "margins", _frozen(margins, np.float32, (len(boxes),)))
         labels = _frozen(self.labels, np.int64, (len(boxes),))
         object.__setattr__(self, "labels", labels)
         if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
@@ -160,11 +168,13 @@ class Detections:
             return self._some(index)
         x1, y1, x2, y2 = (float(v) for v in self.boxes[index])
         name = self.classes[int(self.labels[index])]
-        return Detection(name, float(self.scores[index]), (x1, y1, x2, y2))
+        score, margin = float(self.scores[index]), float(self.margins[index])
+        return Detection(name, score, (x1, y1, x2, y2), margin)
 
     def above(self, threshold: float) -> Detections:
         """Select the detections whose score is at least `threshold`."""
         return self._some(self.scores >= threshold)
 
     def _some(self, keep: slice | BoolArray) -> Detections:
-        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], self.classes)
+        arrays = (self.boxes[keep], self.scores[keep], self.labels[keep])
+        return Detections(*arrays, self.classes, self.margins[keep])

@@ -5,9 +5,13 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from sppdet.core.errors import DatasetError
+from sppdet.core.types import Dataset
 from sppdet.datasets.raw import NO_OBJECTS, SIMILAR_NAMES, Findings, RawDataset
 
 
@@ -128,3 +132,16 @@ def _find_similar(names: Sequence[str], source: Path, findings: Findings) -> Non
             findings.add(
                 SIMILAR_NAMES, source, f"{other!r} and {name!r} are taken as different classes"
             )
+
+
+def keep_present(dataset: Dataset) -> Dataset:
+    """Leave out classes without an object."""
+    present = {int(label) for sample in dataset for label in sample.labels}
+    kept = sorted(present)
+    places = np.zeros(len(dataset.classes), np.int64)
+    places[kept] = np.arange(len(kept))
+    return replace(
+        dataset,
+        classes=tuple(dataset.classes[label] for label in kept),
+        samples=tuple(replace(sample, labels=places[sample.labels]) for sample in dataset),
+    )

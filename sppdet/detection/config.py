@@ -6,13 +6,14 @@ Files of settings hold differences only.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from sppdet.backbones.feature_maps import FeatureConfig
 from sppdet.core.errors import ConfigError
-from sppdet.core.settings import Fraction, Settings
+from sppdet.core.settings import Fraction, Settings, from_dict
 from sppdet.heads.config import HeadConfig
 from sppdet.proposals.proposer import ProposalConfig
 
@@ -23,23 +24,23 @@ class DetectionConfig(Settings):
     section: ClassVar[str] = "detection"
 
     softmax_weight: NonNegativeFloat = 0.5
-    """A region's score for a class is its SVM margin plus this much of the logarithm of the
-    probability that fine-tuning's softmax gives the class; 0: the margin alone (release)."""
+    """A region's margin for a class is its SVM's plus this much of the logarithm of the probability
+    that fine-tuning's softmax gives the class; 0: the SVM's alone (release)."""
     context_weight: NonNegativeFloat = 0.15
     """And this much of the logarithm of the probability that the image as a whole gives the class;
     0: nothing (release)."""
-    score_threshold: float = -4.0
-    """A region is kept for a class when its score is above this (release, margins alone: -1.5)."""
+    margin_threshold: float = -4.0
+    """A region is kept for a class when its margin is above this (release, SVMs alone: -1.5)."""
     max_candidates: PositiveInt = 400
     """At most this many regions per class and image, the best, go on to post-processing."""
     soft_nms_sigma: NonNegativeFloat = 0.3
-    """Boxes lower the scores of others of their class by IoU^2 over this, where the IoU is above
+    """Boxes lower the margins of others of their class by IoU^2 over this, where the IoU is above
     0.2 (soft-NMS, Bodla et al. 2017); 0: greedy NMS instead."""
     nms_iou: Fraction = 0.6
     """Of two boxes of a class whose IoU exceeds this, the lower-scored one is dropped: after
     soft-NMS and voting, and instead of soft-NMS where that is 0 (release: 0.3)."""
     vote_iou: Fraction = 0.55
-    """A kept box becomes the mean, weighted by exp(score), of the class's boxes that overlap it by
+    """A kept box becomes the mean, weighted by exp(margin), of the class's boxes that overlap it by
     at least this IoU ("box voting", Gidaris and Komodakis 2015); 0: boxes stay as they are."""
     max_per_class: PositiveInt = 100
     """At most this many boxes are kept per class and image."""
@@ -57,8 +58,6 @@ class DetectionConfig(Settings):
     (Touvron et al. 2019)."""
     flipped_scale_factors: tuple[PositiveFloat, ...] = ()
     """The flipped image is shown at each of these times `features.scales`; empty: not at all."""
-    display_threshold: float = -0.5
-    """Boxes scored below this are not drawn or printed unless the user asks."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -84,3 +83,15 @@ class DetectorConfig(Settings):
     seed: NonNegativeInt = 0
     """Initial weights, sampling and the images' order follow from this number; proposals, SVMs and
     box regressors have seeds of their own."""
+
+
+def read_config(values: Mapping[str, Any]) -> DetectorConfig:
+    """Return the settings in a model file's header; ConfigError as `from_dict` raises it.
+
+    Files from before scores were probabilities, the shipped ones among them, hold a threshold of
+    margins as `score_threshold`, and `display_threshold`, which a probability needs no longer.
+    """
+    rules = dict(values.get("detection", {}))
+    if rules.pop("display_threshold", None) is not None:
+        rules["margin_threshold"] = rules.pop("score_threshold")
+    return from_dict(DetectorConfig, {**values, "detection": rules})

@@ -6,28 +6,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from sppdet.backbones.feature_maps import FeatureExtractor, FeatureMaps
 from sppdet.core.errors import ConfigError, ModelFormatError
 from sppdet.core.images import as_image
-from sppdet.core.model_file import ModelHeader, check_backbone, check_config, load_model, save_model
+from sppdet.core.progress import NullProgress, Progress
 from sppdet.core.settings import (
     differences,
-    from_dict,
     load,
     parse_override,
     read_toml,
-    to_dict,
     update,
 )
-from sppdet.core.types import Detections, FloatArray, ImageArray
+from sppdet.core.types import Dataset, Detections, FloatArray, ImageArray
+from sppdet.detection.added.add import add_classes
+from sppdet.detection.added.classes import KnownClass, check_known_name, check_new_name
+from sppdet.detection.added.correct import WrongImage, correct_class
 from sppdet.detection.augmentation import MapRequest, augmentations
 from sppdet.detection.config import DetectorConfig
+from sppdet.detection.detector_parts import DetectorParts, read_parts, write_parts
 from sppdet.detection.model_zoo import Member, find_members
 from sppdet.detection.postprocess import postprocess
-from sppdet.detection.scoring import AugmentedImage, BoxRefiner, RegionScorer, detect_candidates
+from sppdet.detection.probabilities.calibration import Calibration
+from sppdet.detection.scoring import AugmentedImage, detect_candidates
+from sppdet.heads.added.negative_bank import NegativeBank
 from sppdet.heads.box_regression import BoxRegressors
 from sppdet.heads.head import RegionHead
 from sppdet.heads.image_context import ContextClassifier
@@ -48,6 +49,10 @@ class Detector:
         classes: the names of what it detects.
         config: what the model is and how it detects.
         extractor, head, svms, regressors, context: its stages (paper, figure 5).
+        calibration: what makes probabilities of margins.
+        is_calibrated: whether it was fitted to held-out images; else one for any model is used.
+        parts: what it is made of.
+        groups: its classes, those together that are scored together.
         propose: selective search: image to boxes.
         augmentations: how it is shown an image (`augmentation.augmentations`).
         requests: the feature maps that it needs of an image, one per augmentation.
@@ -62,12 +67,30 @@ class Detector:
         svms: LinearSvms,
         regressors: BoxRegressors | None,
         context: ContextClassifier | None = None,
+        calibration: Calibration | None = None,
+        added: tuple[KnownClass, ...] = (),
+        hidden: tuple[str, ...] = (),
+        bank: NegativeBank | None = None,
     ) -> None:
-        self.classes, self.config, self.extractor = classes, config, extractor
+        """Put the stages together.
+
+        Args:
+            classes: the names of what the head and the SVMs were trained on.
+            config, extractor, head, svms, regressors, context: see the class.
+            calibration: of the classes that are shown, in their order; None: not calibrated.
+            added: classes that came later.
+            hidden: trained classes that are not shown.
+            bank: what classes that are added later are not.
+        """
+        self.config, self.extractor = config, extractor
         self.head = head.freeze(quantize=config.features.quantize)
-        self.svms, self.regressors, self.context = svms, regressors, context
-        self.scorer = RegionScorer(self.head, svms, context, config.detection)
-        self.refiner = BoxRefiner(self.head, regressors, config.detection)
+        self.svms, self.regressors, self.context, self.added = svms, regressors, context, added
+        stages = (extractor, self.head, svms, regressors, context)
+        self.parts = DetectorParts(classes, config, *stages, calibration, added, hidden, bank)
+        self.classes = self.parts.names.shown()
+        self.is_calibrated = calibration is not None
+        self.calibration = calibration or Calibration.uncalibrated(len(self.classes))
+        self.groups = self.parts.groups()
         self.propose: Proposer = make_proposer(config.proposals)
         self.augmentations = augmentations(config.detection)
         scales = config.features.scales
@@ -98,51 +121,23 @@ class Detector:
         detector, config = cls.load_file(member.path, device=device), None
         for path, values in member.changes:
             config = update(config or detector.config, values, path=path)
-        return detector if config is None else detector.with_settings(config)
+        if config is not None:
+            detector = detector.with_settings(config)
+        own = member.calibration
+        return detector if own is None else detector.with_calibration(own)
 
     @classmethod
     def load_file(cls, path: Path, *, device: str = "cpu") -> Detector:
         """Load the detector in a model file; raises ModelFormatError as `load` does."""
-        header, tensors = load_model(path)
-        with check_config(header, path):
-            config = from_dict(DetectorConfig, header.config)
-            extractor = FeatureExtractor(config.features, seed=config.seed, device=device)
-        check_backbone(header, extractor.backbone.weights_digest(), path)
-        classes = header.classes
-        head = RegionHead(config.head, extractor, len(classes), seed=config.seed)
-        try:
-            _load_head(head, _part(tensors, "head."))
-            svms = LinearSvms(**_part(tensors, "svm."))
-            box, context = _part(tensors, "box."), _part(tensors, "context.")
-            regressors = BoxRegressors(**box) if box else None
-            classifier = ContextClassifier(**context) if context else None
-            _check_fit(head, len(classes), svms, regressors, classifier)
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise ModelFormatError(
-                f"its arrays do not fit its config: {error}", path=path, hint="train again"
-            ) from error
-        return cls(classes, config, extractor, head, svms, regressors, classifier)
+        return cls(**read_parts(path, device=device)._asdict())
 
     def save(self, path: Path, *, description: str, provenance: dict[str, object]) -> None:
         """Write one model file; head weights are stored as float16, which halves it."""
-        tensors: dict[str, np.ndarray] = {}
-        for key, weight in self.head.state_dict().items():
-            tensors[f"head.{key}"] = weight.half().numpy()
-        for name in ("weights", "bias", "trained", "converged"):
-            tensors[f"svm.{name}"] = getattr(self.svms, name)
-        for part, value in (("box", self.regressors), ("context", self.context)):
-            for name in ("weights", "bias", "trained") if value is not None else ():
-                tensors[f"{part}.{name}"] = getattr(value, name)
-        backbone = self.extractor.backbone
-        header = ModelHeader(
-            classes=self.classes,
-            config=to_dict(self.config),
-            backbone=backbone.name,
-            backbone_digest=backbone.weights_digest(),
-            description=description,
-            provenance=provenance,
-        )
-        save_model(path, header, tensors)
+        write_parts(self.parts, path, description=description, provenance=provenance)
+
+    def _with(self, **changes: Any) -> Detector:
+        """Return this detector with some of its parts exchanged."""
+        return Detector(**{**self.parts._asdict(), **changes})
 
     def with_settings(self, config: DetectorConfig) -> Detector:
         """Put this model under settings that differ in those of `FREE_SETTINGS` at most.
@@ -157,8 +152,57 @@ class Detector:
             extractor = FeatureExtractor(
                 features, device=str(extractor.device), backbone=extractor.backbone
             )
-        stages = (extractor, self.head, self.svms, self.regressors, self.context)
-        return Detector(self.classes, config, *stages)
+        return self._with(config=config, extractor=extractor)
+
+    def with_calibration(self, calibration: Calibration) -> Detector:
+        """Give this model other probabilities; ValueError where they are of other classes."""
+        return self._with(calibration=calibration.check(len(self.classes)))
+
+    def add_classes(self, dataset: Dataset, *, progress: Progress | None = None) -> Detector:
+        """Return this detector with the classes of a data set, learned from its images in seconds.
+
+        What it detects of its other classes stays as it is, to the last bit. `progress` shows how
+        far it is. Raises as `added.add.add_classes` does.
+        """
+        added, fitted = add_classes(self, dataset, progress or NullProgress())
+        calibration = self.calibration.join(fitted) if self.is_calibrated else None
+        return self._with(added=(*self.parts.added, *added), calibration=calibration)
+
+    def correct_class(
+        self, name: str, wrong: Sequence[WrongImage], *, progress: Progress | None = None
+    ) -> Detector:
+        """Return this detector with an added class taught that some regions are not of it.
+
+        Raises as `added.correct.correct_class` does.
+        """
+        better = correct_class(self, name, wrong, progress or NullProgress())
+        added = tuple(better if one.name == name else one for one in self.parts.added)
+        return self._with(added=added)
+
+    def remove_class(self, name: str) -> Detector:
+        """Return this detector without a class; what it detects of the others stays as it is.
+
+        Raises ConfigError for a class that it does not have, and for its last.
+        """
+        check_known_name(name, self.classes)
+        if len(self.classes) == 1:
+            raise ConfigError(f"{name} is its only class", hint="a model detects one at least")
+        parts = self.parts
+        added = tuple(one for one in parts.added if one.name != name)
+        hidden = parts.hidden if len(added) < len(parts.added) else (*parts.hidden, name)
+        kept = [label for label, one in enumerate(self.classes) if one != name]
+        fitted = parts.calibration and parts.calibration.take(kept)
+        return self._with(added=added, hidden=hidden, calibration=fitted)
+
+    def rename_class(self, name: str, new: str) -> Detector:
+        """Return this detector with another name for a class; ConfigError for one that is taken."""
+        check_known_name(name, self.classes)
+        parts = self.parts
+        check_new_name(new, [one for one in parts.names.every() if one != name])
+        if any(one.name == name for one in parts.added):
+            renamed = (one._replace(name=new) if one.name == name else one for one in parts.added)
+            return self._with(added=tuple(renamed))
+        return self._with(classes=tuple(new if one == name else one for one in parts.classes))
 
     def configure(self, path: Path | None = None, overrides: Sequence[str] = ()) -> Detector:
         """Put this model under the settings of a TOML file, then of `a.b=c` overrides.
@@ -173,8 +217,10 @@ class Detector:
     def detect(self, image: str | Path | ImageArray) -> Detections:
         """Detect the objects of one image, best first, boxes in image pixels.
 
-        Scores are SVM margins plus `detection.softmax_weight` times the softmax's log probabilities
-        and `detection.context_weight` times the image context's, less what soft-NMS takes.
+        Scores are probabilities that the box overlaps an object of its class by an IoU of 0.5 or
+        more, by `calibration` of the margins: the SVM's plus `detection.softmax_weight` times the
+        softmax's log probabilities and `detection.context_weight` times the image context's, less
+        what soft-NMS takes.
 
         `image` is a file or an RGB array `uint8 (H, W, 3)`. Raises ImageError when a file cannot
         be read or an array is of another type or shape.
@@ -189,12 +235,13 @@ class Detector:
     def detect_regions(self, maps: Sequence[FeatureMaps], boxes: FloatArray) -> Detections:
         """Detect the objects among regions `(N, 4)` of an image with known maps (`extract`)."""
         rules = self.config.detection
-        return postprocess(detect_candidates(self.views(maps), boxes, rules), self.classes, rules)
+        found = detect_candidates(self.views(maps), boxes, rules)
+        return postprocess(found, self.classes, rules, self.calibration)
 
     def views(self, maps: Sequence[FeatureMaps]) -> list[AugmentedImage]:
         """Prepare an image's maps (`extract`) for pooling regions from them."""
         return [
-            AugmentedImage(self.head, self.scorer, self.refiner, self.head.prepare(one), how)
+            AugmentedImage(self.head, self.groups, self.head.prepare(one), how)
             for how, one in zip(self.augmentations, maps, strict=True)
         ]
 
@@ -214,36 +261,3 @@ def _refuse_training(table: Mapping[str, Any]) -> None:
             values = table[section]
             key = f".{next(iter(values))}" if isinstance(values, dict) and values else ""
             raise fixed_setting(f"{section}{key}")
-
-
-def _part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _load_head(head: RegionHead, stored: dict[str, np.ndarray]) -> None:
-    weights = {name: torch.from_numpy(value).float() for name, value in stored.items()}
-    if "fc6_in.weight" in weights:
-        head.make_factors(len(weights["fc6_in.weight"]))
-    head.load_state_dict(weights)
-
-
-def _check_fit(
-    head: RegionHead,
-    n_classes: int,
-    svms: LinearSvms,
-    regressors: BoxRegressors | None,
-    context: ContextClassifier | None,
-) -> None:
-    """Raise ValueError where SVMs or the others are not for these classes and features."""
-    config = head.config
-    found = {"svm": svms.weights.shape}
-    wanted: dict[str, tuple[int, ...]] = {"svm": (n_classes, head.layer_width(config.svm_layer))}
-    if regressors is not None:
-        found["box"] = regressors.weights.shape
-        wanted["box"] = (n_classes, head.layer_width(config.regression_layer), 4)
-    if context is not None:
-        found["context"] = context.weights.shape
-        wanted["context"] = (n_classes, head.pooler.image_width())
-    for name, shape in found.items():
-        if shape != wanted[name]:
-            raise ValueError(f"{name}.weights is {shape}, not {wanted[name]}")

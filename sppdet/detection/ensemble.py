@@ -12,6 +12,7 @@ from sppdet.core.types import Detections, FloatArray, ImageArray
 from sppdet.detection.detector import DEFAULT_MODEL, Detector
 from sppdet.detection.model_zoo import FUSIONS, Member, find_members, find_preset
 from sppdet.detection.postprocess import Candidates, postprocess
+from sppdet.detection.probabilities.calibration import Calibration
 from sppdet.detection.scoring import AugmentedImage, detect_candidates
 
 
@@ -27,11 +28,14 @@ class Ensemble:
         fusion: `mean`: a region's scores and boxes are the means of the members'; `union`: the
             boxes of all go into NMS together (paper sec. 4.4).
 
-    Raises ConfigError where members detect different classes, or for an unknown fusion.
+    Raises ConfigError where members detect different classes, or were given them in another way,
+    and for an unknown fusion.
 
     Attributes:
         classes: the names of what it detects.
         config: the first member's.
+        calibration: the mean of the members'.
+        is_calibrated: whether all members are.
         requests: the feature maps that it needs of an image, each once.
     """
 
@@ -47,8 +51,15 @@ class Ensemble:
                 "models of different classes cannot be combined",
                 hint="combine models that were trained on the same classes",
             )
+        if fusion == "mean" and len({_numbers(one) for one in members}) > 1:
+            raise ConfigError(
+                "models whose classes were added to other ones cannot be averaged",
+                hint="add the same classes in the same order to each of them",
+            )
         self.members, self.fusion = tuple(members), fusion
         self.classes, self.config, self.propose = first.classes, first.config, first.propose
+        self.calibration = Calibration.mean([one.calibration for one in members])
+        self.is_calibrated = all(one.is_calibrated for one in members)
         every = [request for one in members for request in one.requests]
         self.requests = tuple({one.key: one for one in reversed(every)}.values())[::-1]
 
@@ -90,7 +101,11 @@ class Ensemble:
         if self.fusion == "mean":
             views = [[view for member in views for view in member]]
         found = [detect_candidates(member, boxes, rules) for member in views]
-        return postprocess(Candidates.concat(found), self.classes, rules)
+        return postprocess(Candidates.concat(found), self.classes, rules, self.calibration)
+
+    def with_calibration(self, calibration: Calibration) -> Ensemble:
+        """Give every member these probabilities; ValueError where they are of other classes."""
+        return Ensemble([one.with_calibration(calibration) for one in self.members], self.fusion)
 
     def views(self, maps: Sequence[FeatureMaps]) -> list[list[AugmentedImage]]:
         """Prepare an image's maps (`extract`) for pooling regions from them, per member."""
@@ -99,6 +114,11 @@ class Ensemble:
             member.views([known[request.key] for request in member.requests])
             for member in self.members
         ]
+
+
+def _numbers(member: Detector) -> tuple[tuple[int, ...], ...]:
+    """The numbers of the classes of each group."""
+    return tuple(tuple(group.labels.tolist()) for group in member.groups)
 
 
 def load_detector(

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from sppdet.core.errors import ConfigError, ModelFormatError
-from sppdet.core.model_file import SUFFIX, read_header
+from sppdet.core.model_file import SUFFIX, ModelHeader, read_header
 from sppdet.core.settings import read_toml
+from sppdet.detection.added.names import ClassNames
+from sppdet.detection.probabilities.calibration import Calibration
 
 SHIPPED = Path(__file__).parent / "models"
 PRESETS = SHIPPED / "presets"
@@ -42,10 +46,12 @@ class Member(NamedTuple):
     Attributes:
         path: its file.
         changes: settings tables that it is put under, with where each comes from.
+        calibration: instead of its own, which does not suit other settings or other models beside.
     """
 
     path: Path
     changes: tuple[tuple[Path, Mapping[str, Any]], ...] = ()
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,8 @@ class Preset:
 
     The file has one table `[[members]]` per model, with `model = NAME` and settings of that member
     alone; settings outside of them are for all members. `fusion` says how several are put together
-    (`Ensemble`).
+    (`Ensemble`). A table `[calibration]` has what makes probabilities of their margins, `slope` and
+    `intercept`, each a list of a number per class; without it, the models' own do.
     """
 
     name: str
@@ -63,12 +70,14 @@ class Preset:
     fusion: str
     settings: Mapping[str, Any]
     own_settings: tuple[Mapping[str, Any], ...]
+    calibration: Calibration | None = None
 
     @classmethod
     def read(cls, path: Path) -> Preset:
         """Read a preset; ConfigError for a file that names no model or an unknown fusion."""
         tables = read_toml(path)
         members, fusion = tables.pop("members", []), tables.pop("fusion", FUSIONS[0])
+        fitted = tables.pop("calibration", None)
         if not members or not all(isinstance(one.get("model"), str) for one in members):
             raise ConfigError("names no models", path=path, hint="add [[members]] with model = ...")
         if fusion not in FUSIONS:
@@ -76,7 +85,8 @@ class Preset:
                 f"fusion is {fusion!r}", path=path, hint=f"use one of {', '.join(FUSIONS)}"
             )
         models = tuple(one.pop("model") for one in members)
-        return cls(path.stem, path, models, fusion, tables, tuple(members))
+        calibration = None if fitted is None else _read_calibration(fitted, path)
+        return cls(path.stem, path, models, fusion, tables, tuple(members), calibration)
 
     def members(self, files: Mapping[str, Path] | None = None) -> list[Member]:
         """List its models; `files` replace shipped ones by name."""
@@ -84,8 +94,20 @@ class Preset:
         for model, own in zip(self.models, self.own_settings, strict=True):
             path = (files or {}).get(model) or resolve_model(model)
             tables = tuple((self.path, one) for one in (self.settings, own) if one)
-            found.append(Member(path, tables))
+            found.append(Member(path, tables, self.calibration))
         return found
+
+
+def _read_calibration(table: Any, path: Path) -> Calibration:
+    """Read a preset's table `[calibration]`; ConfigError where it is not two lists of numbers."""
+    try:
+        return Calibration(**{name: np.array(row, np.float32) for name, row in table.items()})
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"its [calibration] is none ({error})",
+            path=path,
+            hint="give slope and intercept, each a list of a number per class",
+        ) from None
 
 
 def list_models() -> list[ModelInfo]:
@@ -169,12 +191,30 @@ def _exists(path: str | Path) -> bool:
 
 
 def training_datasets(source: str | Path) -> list[str]:
-    """List the data sets that a source's models were trained on, where their files say so.
+    """List the data sets that a source's models learned from, where their files say so.
 
-    Reads headers only; raises ModelFormatError as `resolve_model` does.
+    Those that classes were added from, and those of models that a training started from, are among
+    them. Reads headers only; raises ModelFormatError as `resolve_model` does.
     """
-    found = [read_header(one.path).provenance.get("dataset") for one in find_members(source)]
-    return [name for name in found if isinstance(name, str)]
+    found: list[Any] = []
+    for one in find_members(source):
+        header = read_header(one.path)
+        start = header.provenance.get("started_from")
+        earlier = start.get("datasets") if isinstance(start, dict) else None
+        found.append(header.provenance.get("dataset"))
+        found += earlier if isinstance(earlier, list) else []
+        found += [info.get("data") for info in read_names(header, one.path).added]
+    return list(dict.fromkeys(name for name in found if isinstance(name, str)))
+
+
+def read_names(header: ModelHeader, path: Path) -> ClassNames:
+    """Read what a model file says of its classes; raises ModelFormatError where it is damaged."""
+    try:
+        return ClassNames.read(header.classes, header.provenance)
+    except ValueError as error:
+        raise ModelFormatError(
+            f"its header is damaged: {error}", path=path, hint="copy it again"
+        ) from None
 
 
 def _shipped() -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""From scored regions to detections: threshold, (soft-)NMS, box voting, caps."""
+"""From scored regions to detections: threshold, (soft-)NMS, box voting, caps, probabilities."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from sppdet.core.types import Detections, FloatArray, IntArray
 from sppdet.detection.config import DetectionConfig
 from sppdet.detection.nms import box_voting, nms, soft_nms
+from sppdet.detection.probabilities.calibration import Calibration, as_probabilities
 
 
 class Candidates(NamedTuple):
@@ -17,7 +18,7 @@ class Candidates(NamedTuple):
 
     Attributes:
         boxes: `float32 (M, 4)`, moved by the regressors and clipped to the image.
-        scores: `float32 (M,)`.
+        scores: `float32 (M,)`, margins.
         labels: `int64 (M,)`.
     """
 
@@ -52,7 +53,7 @@ def select_candidates(
     rows = [np.zeros(0, np.int64)]
     found = [np.zeros(0, np.int64)]
     for label in range(scores.shape[1]):
-        passes = scores[:, label] > rules.score_threshold
+        passes = scores[:, label] > rules.margin_threshold
         if labels is not None:
             passes &= labels == label
         above = np.flatnonzero(passes)
@@ -64,11 +65,15 @@ def select_candidates(
 
 
 def postprocess(
-    candidates: Candidates, classes: tuple[str, ...], rules: DetectionConfig
+    candidates: Candidates,
+    classes: tuple[str, ...],
+    rules: DetectionConfig,
+    calibration: Calibration,
 ) -> Detections:
     """Reduce candidates to the detections of one image, best score first.
 
-    (Soft-)NMS, voting and the cap, each class by itself. Soft-NMS lowers scores.
+    (Soft-)NMS, voting and the cap, each class by itself. Soft-NMS lowers margins. What is left
+    becomes a probability.
     """
     boxes, scores, labels = candidates
     parts = [
@@ -78,7 +83,12 @@ def postprocess(
     ]
     empty = Candidates(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
     kept = Candidates.concat([empty, *parts])
-    return Detections(*kept.top(len(kept.scores)), classes)
+    boxes, margins, labels = kept
+    logits = calibration.logits(margins, labels)
+    # Also in the order of margins where float32 makes two probabilities one.
+    order = np.argsort(-logits, kind="stable")
+    scores = as_probabilities(logits)
+    return Detections(boxes[order], scores[order], labels[order], classes, margins[order])
 
 
 def _postprocess_class(
@@ -86,7 +96,7 @@ def _postprocess_class(
 ) -> Candidates:
     most = rules.max_per_class
     if rules.soft_nms_sigma:
-        floor = rules.score_threshold
+        floor = rules.margin_threshold
         best, kept_scores = soft_nms(boxes, scores, rules.soft_nms_sigma, floor, most)
     else:
         best = nms(boxes, scores, rules.nms_iou)[:most]

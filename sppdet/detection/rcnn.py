@@ -22,7 +22,7 @@ from sppdet.core.progress import NullProgress, Progress
 from sppdet.core.types import Detections, FloatArray, ImageArray, IntArray
 from sppdet.detection.detector import Detector
 from sppdet.detection.postprocess import postprocess
-from sppdet.detection.scoring import BoxRefiner, RegionScorer, detect_candidates
+from sppdet.detection.scoring import ClassGroup, ClassRefiner, detect_candidates
 from sppdet.heads.head import RegionFeatures
 
 # Side in pixels of the square that a region is warped to, and how many of them on each side show
@@ -37,12 +37,13 @@ class RcnnDetector:
     """A trained detector that sees each region on its own, as R-CNN does.
 
     Attributes:
-        classes, config: the detector's.
+        classes, config, is_calibrated: the detector's.
     """
 
     def __init__(self, detector: Detector, *, progress: Progress | None = None) -> None:
         """`progress` shows how far an image's regions are."""
         self.classes, self.config = detector.classes, detector.config
+        self.is_calibrated = detector.is_calibrated
         self._detector = detector
         self._progress: Progress = NullProgress() if progress is None else progress
 
@@ -54,7 +55,8 @@ class RcnnDetector:
     def detect_regions(self, image: ImageArray, boxes: FloatArray) -> Detections:
         """Detect the objects among regions `(N, 4)` of an image `uint8 (H, W, 3)`."""
         rules, view = self.config.detection, WarpedImage(self._detector, image, self._progress)
-        return postprocess(detect_candidates([view], boxes, rules), self.classes, rules)
+        found = detect_candidates([view], boxes, rules)
+        return postprocess(found, self.classes, rules, self._detector.calibration)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,14 +74,9 @@ class WarpedImage:
     progress: Progress
 
     @property
-    def scorer(self) -> RegionScorer:
+    def groups(self) -> tuple[ClassGroup, ...]:
         """The model's."""
-        return self.detector.scorer
-
-    @property
-    def refiner(self) -> BoxRefiner:
-        """The model's."""
-        return self.detector.refiner
+        return self.detector.groups
 
     @property
     def size(self) -> tuple[int, int]:
@@ -100,9 +97,11 @@ class WarpedImage:
                 advance(len(part))
             return head.regions_from_pooled(pooled, boxes, self.size)
 
-    def refine(self, regions: RegionFeatures, rows: IntArray, labels: IntArray) -> FloatArray:
-        """`float32 (M, 4)`: the boxes of some of the regions, moved for some classes."""
-        return self.refiner.refine(regions, rows, labels)
+    def refine(
+        self, refiner: ClassRefiner, regions: RegionFeatures, rows: IntArray, labels: IntArray
+    ) -> FloatArray:
+        """`float32 (M, 4)`: the boxes of some of the regions, moved for some classes of a group."""
+        return refiner.refine(regions, rows, labels)
 
     def _pool(self, boxes: FloatArray) -> Tensor:
         """`float32 (N, dim)`: one batch through the network, then each map pooled by the head.

@@ -5,8 +5,8 @@ The stages after the fully connected layers (paper sec. 4.1), averaged over test
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -92,17 +92,56 @@ class BoxRefiner:
         return mean.astype(np.float32)
 
 
+class ClassScorer(Protocol):
+    """What scores regions for the classes of a group."""
+
+    def score(self, regions: RegionFeatures) -> FloatArray:
+        """`float32 (N, K)` scores per region and class."""
+        ...
+
+
+class ClassRefiner(Protocol):
+    """What moves regions for the classes of a group."""
+
+    @property
+    def moves_boxes(self) -> bool:
+        """Whether it moves any."""
+        ...
+
+    def refine(self, regions: RegionFeatures, rows: IntArray, labels: IntArray) -> FloatArray:
+        """`float32 (M, 4)`: the boxes of some regions, moved for some classes, not clipped."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassGroup:
+    """Classes that are detected apart from all others.
+
+    Invariant: what a group detects does not depend on the other groups, to the last bit: no product
+    of matrices and no number of boxes is shared with them.
+
+    Attributes:
+        scorer, refiner: of its classes, numbered from 0.
+        labels: `int64 (K,)`, the detector's number of each class; -1 for one that is not shown.
+        limits: settings of detection that it has values of its own for.
+    """
+
+    scorer: ClassScorer
+    refiner: ClassRefiner
+    labels: IntArray
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+    def rules(self, rules: DetectionConfig) -> DetectionConfig:
+        """Put settings of detection under the group's own."""
+        return rules.replace(**self.limits) if self.limits else rules
+
+
 class RegionView(Protocol):
     """One model's view of an image; boxes go in and come out in pixels of the image as it is."""
 
     @property
-    def scorer(self) -> RegionScorer:
-        """Scores the regions."""
-        ...
-
-    @property
-    def refiner(self) -> BoxRefiner:
-        """Moves them, in coordinates of its own."""
+    def groups(self) -> tuple[ClassGroup, ...]:
+        """The model's classes; their refiners work in coordinates of the view's own."""
         ...
 
     @property
@@ -114,8 +153,10 @@ class RegionView(Protocol):
         """Compute the features of regions `(N, 4)`."""
         ...
 
-    def refine(self, regions: RegionFeatures, rows: IntArray, labels: IntArray) -> FloatArray:
-        """`float32 (M, 4)`: the boxes of some of the regions, moved for some classes."""
+    def refine(
+        self, refiner: ClassRefiner, regions: RegionFeatures, rows: IntArray, labels: IntArray
+    ) -> FloatArray:
+        """`float32 (M, 4)`: the boxes of some of the regions, moved for some classes of a group."""
         ...
 
 
@@ -124,14 +165,13 @@ class AugmentedImage:
     """An image under one augmentation, to one model.
 
     Attributes:
-        head, scorer, refiner: the model's.
+        head, groups: the model's.
         maps: of the augmented image, prepared by the head.
         augmentation: how it is shown.
     """
 
     head: RegionHead
-    scorer: RegionScorer
-    refiner: BoxRefiner
+    groups: tuple[ClassGroup, ...]
     maps: PreparedMaps
     augmentation: Augmentation
 
@@ -144,10 +184,11 @@ class AugmentedImage:
         """Pool regions `(N, 4)` and run the fully connected layers on them."""
         return self.head.regions(self.maps, self.augmentation.boxes(boxes, self.size[0]))
 
-    def refine(self, regions: RegionFeatures, rows: IntArray, labels: IntArray) -> FloatArray:
-        """`float32 (M, 4)`: the boxes of some of the regions, moved for some classes."""
-        moved = self.refiner.refine(regions, rows, labels)
-        return self.augmentation.boxes(moved, self.size[0])
+    def refine(
+        self, refiner: ClassRefiner, regions: RegionFeatures, rows: IntArray, labels: IntArray
+    ) -> FloatArray:
+        """`float32 (M, 4)`: the boxes of some of the regions, moved for some classes of a group."""
+        return self.augmentation.boxes(refiner.refine(regions, rows, labels), self.size[0])
 
 
 def predict(
@@ -155,23 +196,31 @@ def predict(
     boxes: FloatArray,
     rules: DetectionConfig,
     labels: IntArray | None = None,
+    *,
+    group: int = 0,
+    regions: Sequence[RegionFeatures] | None = None,
 ) -> Candidates:
-    """Score and regress regions `(N, 4)`: means over the views.
+    """Score and regress regions `(N, 4)` for the classes of a group: means over the views.
 
-    With `labels (N,)` each region is scored for that class alone.
+    With `labels (N,)` each region is scored for that class alone. `regions` are the boxes' features
+    in each view, where they are known.
     """
-    regions = [view.regions(boxes) for view in views]
-    scores = views[0].scorer.score(regions[0])
-    for view, one in zip(views[1:], regions[1:], strict=True):
-        scores += view.scorer.score(one)
+    if regions is None:
+        regions = [view.regions(boxes) for view in views]
+    groups = [view.groups[group] for view in views]
+    scores = groups[0].scorer.score(regions[0])
+    for own, one in zip(groups[1:], regions[1:], strict=True):
+        scores += own.scorer.score(one)
     scores /= np.float32(len(views))
     rows, labels = select_candidates(scores, rules, labels)
     moved = boxes[rows]
-    movers = [pair for pair in zip(views, regions, strict=True) if pair[0].refiner.moves_boxes]
+    refiners = [own.refiner for own in groups]
+    movers = [n for n, refiner in enumerate(refiners) if refiner.moves_boxes]
     if movers and len(rows):
-        moved = movers[0][0].refine(movers[0][1], rows, labels)
-        for view, one in movers[1:]:
-            moved = moved + view.refine(one, rows, labels)
+        first, *others = movers
+        moved = views[first].refine(refiners[first], regions[first], rows, labels)
+        for n in others:
+            moved = moved + views[n].refine(refiners[n], regions[n], rows, labels)
         moved = moved / np.float32(len(movers))
     moved = geometry.clip(moved, *views[0].size)
     inside = np.flatnonzero(geometry.areas(moved) > 0)
@@ -184,10 +233,29 @@ def detect_candidates(
     """Predict from proposals `(N, 4)`, and again from the best boxes as they have been moved.
 
     The second time is iterative localization (Gidaris and Komodakis 2015): each box is scored for
-    its class, and moved for it once more; both results join.
+    its class, and moved for it once more; both results join. Each group of classes has its own.
     """
-    found = predict(views, boxes, rules)
-    if not rules.refine_top or not any(view.refiner.moves_boxes for view in views):
-        return found
-    top = found.top(rules.refine_top)
-    return Candidates.concat([found, predict(views, top.boxes, rules, top.labels)])
+    regions = [view.regions(boxes) for view in views]
+    numbers = range(len(views[0].groups))
+    return Candidates.concat([_detect_group(views, boxes, rules, n, regions) for n in numbers])
+
+
+def _detect_group(
+    views: Sequence[RegionView],
+    boxes: FloatArray,
+    rules: DetectionConfig,
+    number: int,
+    regions: Sequence[RegionFeatures],
+) -> Candidates:
+    """Detect the classes of one group, numbered as the detector numbers them."""
+    groups = [view.groups[number] for view in views]
+    refines, rules = bool(rules.refine_top), groups[0].rules(rules)
+    found = predict(views, boxes, rules, group=number, regions=regions)
+    if refines and any(group.refiner.moves_boxes for group in groups):
+        top = found.top(rules.refine_top)
+        if len(top.boxes):
+            again = predict(views, top.boxes, rules, top.labels, group=number)
+            found = Candidates.concat([found, again])
+    labels = groups[0].labels[found.labels]
+    shown = np.flatnonzero(labels >= 0)
+    return Candidates(found.boxes[shown], found.scores[shown], labels[shown])

@@ -114,9 +114,10 @@ def _ground_truth(dataset: Dataset) -> list[dict[str, Any]]:
 
 def _results(flat: FlatDetections) -> list[dict[str, Any]]:
     plain = _annotations(flat.images, flat.labels, flat.boxes)
-    scores = flat.scores.tolist()
+    # pycocotools only ranks by them.
+    margins = flat.margins.tolist()
     return [
-        {**item, "score": score, "iscrowd": 0} for item, score in zip(plain, scores, strict=True)
+        {**item, "score": margin, "iscrowd": 0} for item, margin in zip(plain, margins, strict=True)
     ]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sppdet.evaluation.calibration_error import BINS, LEAST_SCORE, CalibrationResult
 from sppdet.evaluation.coco_ap import CocoResult
 from sppdet.evaluation.error_analysis import CAUSES, ClassErrors, ErrorAnalysis
 from sppdet.evaluation.operating_points import OperatingPoint, best_common_point, best_points
@@ -133,6 +134,44 @@ def _point_dict(point: OperatingPoint) -> dict[str, float | None]:
 
 def _precision_to_f1(point: OperatingPoint) -> tuple[float, float, float]:
     return point.precision, point.recall, point.f1
+
+
+def calibration_table(result: CalibrationResult, point: OperatingPoint) -> str:
+    """Format a row per bin of scores, the expected error, and figures of all classes at a point."""
+    rows = [
+        [f"{one.low:.2f} to {one.high:.2f}", str(one.detections), *figures(one[3:])]
+        for one in result.bins
+    ]
+    error, of_all, precision, recall = figures(
+        [result.error, result.error_of_all, point.precision, point.recall]
+    )
+    notes = (
+        f"Expected calibration error: {error} ({BINS} bins, detections that score {LEAST_SCORE} or"
+        f" more; of all detections: {of_all}). Right: an IoU of 0.5 or more with an object of the"
+        " class, a second box on it too.",
+        f"At the threshold {point.threshold:g}: precision {precision}, recall {recall}, of all"
+        " classes together; a second box on an object is wrong there.",
+    )
+    return "\n".join([table(["score", "detections", "mean score", "right"], rows), "", *notes])
+
+
+def calibration_dict(result: CalibrationResult, point: OperatingPoint) -> dict[str, Any]:
+    """Collect the figures of `calibration_table` under fixed names; None where there is none."""
+    return {
+        "error": json_number(result.error),
+        "error_of_all": json_number(result.error_of_all),
+        "bins": [
+            {
+                "low": one.low,
+                "high": one.high,
+                "detections": one.detections,
+                "mean_score": json_number(one.mean_score),
+                "share_right": json_number(one.share_right),
+            }
+            for one in result.bins
+        ],
+        "at_threshold": _point_dict(point),
+    }
 
 
 def coco_table(result: CocoResult) -> str:

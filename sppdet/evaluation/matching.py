@@ -56,30 +56,31 @@ class FlatDetections:
     Attributes:
         images: `int64 (N,)` position of the image in the data set.
         boxes: `float32 (N, 4)`. scores: `float32 (N,)`. labels: `int64 (N,)`, the data set's.
+        margins: `float32 (N,)`; they rank, since the probabilities of two may be equal near 1.
     """
 
     images: IntArray
     boxes: FloatArray
     scores: FloatArray
     labels: IntArray
+    margins: FloatArray
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, index: IntArray) -> FlatDetections:
         """Select detections by index, in its order."""
-        return FlatDetections(
-            self.images[index], self.boxes[index], self.scores[index], self.labels[index]
-        )
+        images, boxes, scores = self.images[index], self.boxes[index], self.scores[index]
+        return FlatDetections(images, boxes, scores, self.labels[index], self.margins[index])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassMatches:
-    """One class's detections, best score first, and the outcome of each.
+    """One class's detections, best margin first, and the outcome of each.
 
     Attributes:
         truth: the class's objects.
-        detections: the class's detections, best score first; ties in data set order.
+        detections: the class's detections, best margin first; ties in data set order.
         overlaps: `float64 (N,)` highest IoU with an object of the class in the same image.
         nearest: `int64 (N,)` that object's index in `truth`, the first of equals; -1 if none.
         outcomes: `int8 (N,)` TRUE_POSITIVE, DUPLICATE, FALSE_POSITIVE or IGNORED.
@@ -129,7 +130,7 @@ def flatten_detections(dataset: Dataset, detections: Mapping[str, Detections]) -
 
     Raises:
         EvaluationError: an image id that the data set lacks, class names that do not fit, or a
-            score that is not finite.
+            score or margin that is not finite.
     """
     check_image_ids(dataset, detections)
     found = [(i, detections[s.image_id]) for i, s in enumerate(dataset) if s.image_id in detections]
@@ -146,8 +147,9 @@ def flatten_detections(dataset: Dataset, detections: Mapping[str, Detections]) -
         boxes=np.concatenate([np.zeros((0, 4), np.float32), *(d.boxes for _, d in found)]),
         scores=np.concatenate([np.zeros(0, np.float32), *(d.scores for _, d in found)]),
         labels=np.concatenate(labels),
+        margins=np.concatenate([np.zeros(0, np.float32), *(d.margins for _, d in found)]),
     )
-    bad = np.flatnonzero(~np.isfinite(flat.scores))
+    bad = np.flatnonzero(~np.isfinite(flat.scores) | ~np.isfinite(flat.margins))
     if bad.size:
         image_id = dataset.samples[int(flat.images[bad[0]])].image_id
         raise EvaluationError(f"a score of image {image_id} is not finite", path=dataset.name)
@@ -191,7 +193,7 @@ def match_class(
 ) -> ClassMatches:
     """Match every detection of one class as the devkit does (VOCevaldet).
 
-    Detections are taken best score first. Each goes to the object of its class and image with
+    Detections are taken best margin first. Each goes to the object of its class and image with
     the highest IoU, difficult or not, claimed or not. Where that IoU is at least `min_iou`, the
     detection is ignored if the object is difficult, a true positive if it is the first there,
     and a duplicate otherwise: it never falls back on the second-best object. Else it is a false
@@ -204,7 +206,7 @@ def match_class(
         raise EvaluationError(f"a least IoU of {min_iou}", hint="give one above 0, at most 1")
     truth = truth.where(truth.labels == label)
     of_class = np.flatnonzero(detections.labels == label)
-    order = np.argsort(-detections.scores[of_class], kind="stable")
+    order = np.argsort(-detections.margins[of_class], kind="stable")
     ranked = detections.take(of_class[order])
     overlaps, nearest = best_matches(ranked.images, ranked.boxes, truth.images, truth.boxes)
     outcomes = np.full(len(ranked), FALSE_POSITIVE, np.int8)

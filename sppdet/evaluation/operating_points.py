@@ -53,10 +53,28 @@ def best_common_point(result: VocResult) -> OperatingPoint:
     return _mean_point(scored, float(tried[best]))
 
 
+def point_of_all(result: VocResult, threshold: float) -> OperatingPoint:
+    """Compute the figures of all classes' detections and objects together, at a threshold.
+
+    Classes without objects count too: what is found of them is wrong.
+    """
+    level = np.array([threshold], np.float32)
+    counts = [(each, int(_kept(each, level)[0])) for each in result.classes]
+    right = sum(_count_found(each, kept) for each, kept in counts)
+    kept, npos = sum(count for _, count in counts), sum(each.npos for each, _ in counts)
+    return OperatingPoint(
+        ALL,
+        threshold,
+        right / kept if kept else float("nan"),
+        right / npos if npos else float("nan"),
+        2 * right / (kept + npos) if kept + npos else float("nan"),
+    )
+
+
 def point_at(result: ClassResult, threshold: float) -> OperatingPoint:
     """Compute the figures of a class with objects at a threshold."""
     kept = int(_kept(result, np.array([threshold], np.float32))[0])
-    found = round(float(result.recall[kept - 1]) * result.npos) if kept else 0
+    found = _count_found(result, kept)
     return OperatingPoint(
         result.name,
         threshold,
@@ -85,6 +103,11 @@ def _mean_point(results: Sequence[ClassResult], threshold: float) -> OperatingPo
         float(np.mean([point.recall for point in points])) if points else float("nan"),
         float(np.mean([point.f1 for point in points])) if points else float("nan"),
     )
+
+
+def _count_found(result: ClassResult, kept: int) -> int:
+    """Count the objects that the best `kept` detections find."""
+    return round(float(result.recall[kept - 1]) * result.npos) if kept and result.npos else 0
 
 
 def _kept(result: ClassResult, thresholds: FloatArray) -> IntArray:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from sppdet.core.boxes import DELTA_STDS, decode_deltas
 from sppdet.core.types import FloatArray, IntArray
 from sppdet.heads.config import HeadConfig
 from sppdet.heads.prepared_maps import PreparedMaps
+from sppdet.heads.region_averages import averages_of_pooled, has_averages, region_averages
 from sppdet.heads.region_pooler import RegionPooler
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -45,12 +47,16 @@ class RegionFeatures:
             or regressors read it. Raw, not scaled to the SVMs' norm.
         image_vector: `float32 (C,)`, the mean of all cells of the maps; None where no map shows
             the whole image.
+        average: takes weights `float32 (C, A)` to `(N, A)`: the channels of the backbone's
+            pretrained 1x1 head averaged over each region, times the weights, or all C for None;
+            None where the backbone has no such head, or the head does not read it.
     """
 
     boxes: FloatArray
     size: tuple[int, int]
     layers: Mapping[str, FloatArray]
     image_vector: FloatArray | None
+    average: Callable[[Tensor | None], Tensor] | None = None
 
 
 class RegionHead(nn.Module):
@@ -127,7 +133,10 @@ class RegionHead(nn.Module):
             return self.regions_from_pooled(pooled, boxes, prepared.size, image_vector)
         fc6 = F.relu(self.fc6_response(prepared, boxes))
         layers = {"fc6": fc6.numpy(), "fc7": self.fc7_from_fc6(fc6).numpy()}
-        return RegionFeatures(boxes, prepared.size, layers, image_vector)
+        average = None
+        if has_averages(self.pooler):
+            average = partial(region_averages, self.pooler, prepared, boxes)
+        return RegionFeatures(boxes, prepared.size, layers, image_vector, average)
 
     @torch.inference_mode()
     def regions_from_pooled(
@@ -141,7 +150,10 @@ class RegionHead(nn.Module):
         fc6 = self.fc6_from_pooled(pooled)
         layers = {"pool": pooled, "fc6": fc6, "fc7": self.fc7_from_fc6(fc6)}
         arrays = {name: values.numpy() for name, values in layers.items()}
-        return RegionFeatures(boxes, size, arrays, image_vector)
+        average = None
+        if has_averages(self.pooler):
+            average = partial(averages_of_pooled, self.pooler, pooled)
+        return RegionFeatures(boxes, size, arrays, image_vector, average)
 
     def fc6_response(self, prepared: PreparedMaps, boxes: FloatArray) -> Tensor:
         """`(N, fc6)` before ReLU."""

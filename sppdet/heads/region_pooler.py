@@ -128,7 +128,7 @@ class RegionPooler(nn.Module):
     def joined_map(self, source: FeatureMap) -> Tensor:
         """All channels `(h, w, C' + C)` that the pyramid is made of, on the map's own grid."""
         low, high = self._stages(source)
-        return low if high is None else torch.cat([self._on_grid(high, low), low], dim=2)
+        return low if high is None else torch.cat([self.on_grid(high, low), low], dim=2)
 
     def _stages(self, source: FeatureMap) -> tuple[Tensor, Tensor | None]:
         low = source.values.to(self.mean.device, torch.float32)
@@ -150,17 +150,17 @@ class RegionPooler(nn.Module):
         there are four times as many cells and more channels after it.
         """
         if self.reduce is None:
-            whole = low if high is None else torch.cat([self._on_grid(high, low), low], dim=2)
+            whole = low if high is None else torch.cat([self.on_grid(high, low), low], dim=2)
             return (whole - self.mean) / self.std
         weight = self.reduce.weight / self.std
         bias = self.reduce.bias - weight @ self.mean
         if high is None:
             return F.linear(low, weight, bias)
         of_high, of_low = torch.tensor_split(weight, [high.shape[2]], dim=1)
-        upsampled = self._on_grid(F.linear(high, of_high), low)
+        upsampled = self.on_grid(F.linear(high, of_high), low)
         return F.linear(low, of_low, bias) + upsampled
 
-    def _on_grid(self, values: Tensor, low: Tensor) -> Tensor:
+    def on_grid(self, values: Tensor, low: Tensor) -> Tensor:
         """Interpolate a map on the top stages' grid onto that of `low`."""
         return values if self.top_stages is None else upsample2x(values, *low.shape[:2])
 
@@ -172,10 +172,10 @@ class RegionPooler(nn.Module):
 
     def _product(self, name: str, share: Tensor, head_features: Tensor, low: Tensor) -> Tensor:
         if not self.is_quantized:
-            return self._on_grid(F.linear(head_features, share), low)
+            return self.on_grid(F.linear(head_features, share), low)
         multiply = self.quantized_layer(name, share, torch.zeros(len(share)))
         cells = multiply(head_features.flatten(0, 1))
-        return self._on_grid(cells.reshape(*head_features.shape[:2], -1), low)
+        return self.on_grid(cells.reshape(*head_features.shape[:2], -1), low)
 
     def scale_of(self, maps: FeatureMaps, boxes: FloatArray) -> IntArray:
         """`int64 (N,)`: the position of the scale that each box is pooled at."""
@@ -220,12 +220,12 @@ class RegionPooler(nn.Module):
             if one.head_features is not None:
                 # One call for all windows: it sums the map up once.
                 windows = [self._window(one, boxes, scale, maps) for scale in scales]
-                values = self._on_grid(one.head_features, one.low)
+                values = self.on_grid(one.head_features, one.low)
                 averaged = _pool(values, np.concatenate(windows), WHOLE, "mean")
                 parts += torch.split(averaged, len(boxes))
             return torch.cat(parts, dim=1)
 
-        return self._by_scale(prepared, boxes, self.dim, pool_scale)
+        return self.by_scale(prepared, boxes, self.dim, pool_scale)
 
     def pool_linear(self, prepared: PreparedMaps, boxes: FloatArray, layer: nn.Linear) -> Tensor:
         """`(N, out)`: `layer(pool(prepared, boxes))` up to rounding, in half the time.
@@ -243,7 +243,7 @@ class RegionPooler(nn.Module):
                 out = out + _pool(product, self._window(one, boxes, scale, maps), WHOLE, "mean")
             return out
 
-        return self._by_scale(prepared, boxes, layer.out_features, pool_scale)
+        return self.by_scale(prepared, boxes, layer.out_features, pool_scale)
 
     def pyramid_share(self, layer: nn.Linear, pyramid: Tensor) -> Tensor:
         """Apply the part of a linear layer that reads the pyramid's bins, with its bias."""
@@ -263,7 +263,7 @@ class RegionPooler(nn.Module):
         """Windows in cells of boxes expanded by `scale` about their centers."""
         return self.project(one.source, expand(boxes, scale, maps.width, maps.height))
 
-    def _by_scale(
+    def by_scale(
         self,
         prepared: PreparedMaps,
         boxes: FloatArray,

@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from sppdet.core.jit import jit, register_warm_up
 from sppdet.core.types import Float64Array, FloatArray, IntArray
 
 # Additions may be reordered and fused so that the dot products vectorize; NaN keeps its meaning.
@@ -83,7 +83,7 @@ def solve(
     return SvmSolution(weights, v * bias_scale, converged)
 
 
-@njit(nogil=True, fastmath=_FAST)
+@jit(fastmath=_FAST)
 def margins(rows: FloatArray, index: IntArray, weights: Float64Array, bias: float) -> Float64Array:
     """`float64 (n,)` scores of the rows at `index`, without copying them."""
     out = np.empty(index.size)
@@ -96,7 +96,7 @@ def margins(rows: FloatArray, index: IntArray, weights: Float64Array, bias: floa
     return out
 
 
-@njit(nogil=True, fastmath=_FAST)
+@jit(fastmath=_FAST)
 def _combine(
     rows: FloatArray, index: IntArray, factors: Float64Array, bias_scale: float
 ) -> tuple[Float64Array, float]:
@@ -112,7 +112,7 @@ def _combine(
     return weights, v
 
 
-@njit(nogil=True, fastmath=_FAST)
+@jit(fastmath=_FAST)
 def _descend(
     rows: FloatArray,
     index: IntArray,
@@ -174,3 +174,11 @@ def _descend(
             highest = high if high > 0.0 else np.inf
             lowest = low if low < 0.0 else -np.inf
     return v, False
+
+
+@register_warm_up
+def _warm_up() -> None:
+    rows, index, ones = np.eye(2, dtype=np.float32), np.arange(2), np.ones(2)
+    dual = DualProblem(index=index, sign=np.array([1.0, -1.0]), cost=ones, alpha=np.zeros(2))
+    found = solve(rows, ones, dual, bias_scale=1.0, tolerance=0.1, max_iterations=1, seed=0)
+    margins(rows, index, found.weights, found.bias)

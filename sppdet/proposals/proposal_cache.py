@@ -30,13 +30,18 @@ def cached_proposals(
     image_digest = None if cache_dir is None else _digest(path)
     if cache_dir is None or image_digest is None:
         return proposer(read_image(path))
-    cache = TensorCache(cache_dir, sha256(CACHE_VERSION, proposer.key), ".boxes")
+    cache = proposal_files(proposer, cache_dir)
     found = cache.load(image_digest)
     if found is not None and len(found.tensors["boxes"]):
         return found.tensors["boxes"]
     boxes = proposer(read_image(path))
     cache.save(image_digest, {"boxes": boxes})
     return boxes
+
+
+def proposal_files(proposer: Proposer, cache_dir: Path) -> TensorCache:
+    """Open the files of a proposer's boxes, by the digests of the image files' bytes."""
+    return TensorCache(cache_dir, sha256(CACHE_VERSION, proposer.key), ".boxes")
 
 
 def _digest(path: Path) -> str | None:

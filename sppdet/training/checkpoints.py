@@ -15,6 +15,7 @@ from sppdet.core.files import config_digest, sha256
 from sppdet.core.progress import Progress
 from sppdet.core.settings import flatten
 from sppdet.core.tensor_files import TensorFileError, load_tensors, save_tensors
+from sppdet.detection.starting_model import StartingModel
 from sppdet.training.config import TrainingConfig
 from sppdet.training.data import TrainingData
 
@@ -31,6 +32,8 @@ DEPENDS: dict[str, tuple[str, ...]] = {
     ),
     # Which layers are read decides how all features are computed, and so their last bits.
     "svm": ("head.svm_layer", "head.regression_layer", "svm"),
+    # How the finished detector detects; what it is, is in the key of the data in its own store.
+    "calibration": ("proposals", "features", "head", "detection"),
 }
 # The stage whose result a stage is given; the first is given the data. Of the regions' stage the
 # SVMs are given positives alone, which no setting of regression or context changes.
@@ -45,6 +48,7 @@ WITHOUT_EFFECT = {
         "head.learned_boxes",
         "finetune.checkpoint_every",
     ),
+    "calibration": ("features.download",),
 }
 
 
@@ -55,17 +59,21 @@ class StageStore:
         folder: holds the files; made when the first is saved.
         config: all settings, those settled that follow from the data.
         data_key: digest of the images, annotations, proposals and feature maps.
+        start_digest: digest of the model that training starts from; None for random layers.
     """
 
-    def __init__(self, folder: Path, config: TrainingConfig, data_key: str) -> None:
-        self.folder, self.config, self.data_key = folder, config, data_key
+    def __init__(
+        self, folder: Path, config: TrainingConfig, data_key: str, start_digest: str | None = None
+    ) -> None:
+        self.folder, self.config = folder, config
+        self.inputs_key = data_key if start_digest is None else sha256(data_key, start_digest)
 
     def key(self, stage: str) -> str:
         """Digest of all that the stage's result depends on: its settings, and what comes before.
 
         Invariant: a changed setting changes the keys of the stages that depend on it, and no other.
         """
-        upstream = self.key(UPSTREAM[stage]) if stage in UPSTREAM else self.data_key
+        upstream = self.key(UPSTREAM[stage]) if stage in UPSTREAM else self.inputs_key
         idle = WITHOUT_EFFECT.get(stage, ())
         values = {
             name: value
@@ -73,6 +81,10 @@ class StageStore:
             if name not in idle and any(_lies_in(name, part) for part in DEPENDS[stage])
         }
         return sha256(stage, upstream, config_digest(values))
+
+    def has(self, stage: str) -> bool:
+        """Return whether a file of the stage's result is there, without reading it."""
+        return self._path(stage, False).is_file()
 
     def load(self, stage: str, *, partial: bool = False) -> dict[str, Tensor] | None:
         """Return what was saved for these inputs; None if nothing was, or the file is damaged."""
@@ -107,12 +119,14 @@ class TrainingContext:
         data: the images with their proposals and feature maps.
         store: the stages' results.
         progress: is told how far each stage is.
+        start: the model whose layers fine-tuning starts from; None for random ones.
     """
 
     config: TrainingConfig
     data: TrainingData
     store: StageStore
     progress: Progress
+    start: StartingModel | None = None
 
     def find_result(self, stage: str, label: str) -> dict[str, Tensor] | None:
         """Load the result of a stage that need not be run again, and tell the user so."""

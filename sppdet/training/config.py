@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import (
     Field,
@@ -16,12 +16,31 @@ from pydantic import (
 from sppdet.core.errors import ConfigError
 from sppdet.core.settings import Fraction, Settings, to_dict
 from sppdet.detection.config import DetectorConfig
+from sppdet.heads.config import HeadConfig
 
-# For `finetune.steps`: what suits the number of images. So many passes over them, in whole fifties,
-# but no fewer steps than layers need that start from nothing, however few the images.
+# For `finetune.steps` and `finetune.learning_rate`: what suits the number of images, and the layers
+# that training starts from.
 AUTOMATIC = -1
-PASSES, FEWEST, FIFTY = 7, 1500, 50
+FIFTY = 50
 STEPS = "0 or more, or -1 for as many as suit the number of images"
+
+
+class Schedule(NamedTuple):
+    """How long layers are fine-tuned, and how fast.
+
+    Attributes:
+        passes: over the images, in whole fifties of steps,
+        fewest: but no fewer steps than this, however few the images.
+        learning_rate: the peak.
+    """
+
+    passes: int
+    fewest: int
+    learning_rate: float
+
+
+FROM_RANDOM = Schedule(7, 1500, 4e-4)
+FROM_MODEL = Schedule(4, 150, 2e-4)
 
 
 class FineTuneConfig(Settings):
@@ -34,8 +53,9 @@ class FineTuneConfig(Settings):
     section: ClassVar[str] = "finetune"
 
     steps: Annotated[int, Field(ge=AUTOMATIC, title=STEPS)] = AUTOMATIC
-    """Optimization steps; 0 leaves the layers as they were initialized, and -1 takes as many as
-    suit the number of training images: 7 passes over them, and 1,500 at least."""
+    """Optimization steps; 0 leaves the layers as they started, and -1 takes as many as suit the
+    number of training images: 4 passes over them and 150 at least from a model's layers, 7 passes
+    and 1,500 at least from random ones."""
     images_per_step: PositiveInt = 4
     """Images of a step."""
     regions_per_image: PositiveInt = 48
@@ -55,8 +75,9 @@ class FineTuneConfig(Settings):
     """An augmented image is resized to its scale times or divided by up to this."""
     color_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Its brightness, contrast and saturation change by up to this share."""
-    learning_rate: PositiveFloat = 4e-4
-    """Peak learning rate of AdamW, from which it falls to 0 along a cosine."""
+    learning_rate: float = float(AUTOMATIC)
+    """Peak learning rate of AdamW, from which it falls to 0 along a cosine; -1 takes 2e-4 from a
+    model's layers, 4e-4 from random ones."""
     warmup_fraction: Fraction = 0.1
     """Share of the steps in which the learning rate rises linearly to its peak."""
     backbone_lr_factor: NonNegativeFloat = 0.15
@@ -76,6 +97,11 @@ class FineTuneConfig(Settings):
                 f"finetune.background_iou is {list(self.background_iou)}",
                 hint="give two numbers, the lower one first",
             )
+        if not (self.learning_rate > 0 or self.learning_rate == AUTOMATIC):
+            raise ConfigError(
+                f"finetune.learning_rate is {self.learning_rate:g}",
+                hint="give a number above 0, or -1 for what suits the layers to start from",
+            )
         return self
 
     @property
@@ -83,12 +109,15 @@ class FineTuneConfig(Settings):
         """Whether the layers learn box deltas."""
         return self.steps != 0 and self.box_loss_weight > 0
 
-    def suited(self, n_images: int) -> FineTuneConfig:
-        """Return the same with its number of steps settled, for a training on so many images."""
-        if self.steps != AUTOMATIC:
-            return self
-        passes = round(PASSES * n_images / self.images_per_step / FIFTY) * FIFTY
-        return self.replace(steps=max(FEWEST, passes))
+    def suited(self, n_images: int, schedule: Schedule = FROM_RANDOM) -> FineTuneConfig:
+        """Settle the number of steps and the learning rate of a training on so many images."""
+        steps, rate = self.steps, self.learning_rate
+        if steps == AUTOMATIC:
+            passes = round(schedule.passes * n_images / self.images_per_step / FIFTY) * FIFTY
+            steps = max(schedule.fewest, passes)
+        if rate == AUTOMATIC:
+            rate = schedule.learning_rate
+        return self.replace(steps=steps, learning_rate=rate)
 
 
 class SvmConfig(Settings):
@@ -185,10 +214,14 @@ class TrainingConfig(DetectorConfig):
         """Return the settings of the detector alone."""
         return DetectorConfig(**{name: getattr(self, name) for name in DetectorConfig.model_fields})
 
-    def settled(self, n_images: int) -> TrainingConfig:
-        """Settle what follows from the rest: the number of steps, and whether boxes are learned."""
-        finetune = self.finetune.suited(n_images)
-        head = self.head.replace(learned_boxes=finetune.learns_boxes)
+    def settled(self, n_images: int, start: HeadConfig | None = None) -> TrainingConfig:
+        """Settle what follows from the rest: steps, learning rate, whether boxes are learned.
+
+        `start` has the settings of the layers that training starts from; None for random ones.
+        """
+        finetune = self.finetune.suited(n_images, FROM_RANDOM if start is None else FROM_MODEL)
+        untouched = finetune.steps == 0 and start is not None and start.learned_boxes
+        head = self.head.replace(learned_boxes=finetune.learns_boxes or untouched)
         return self.replace(finetune=finetune, head=head)
 
     def training_settings(self) -> dict[str, Any]:

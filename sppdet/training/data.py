@@ -58,6 +58,15 @@ class TrainingData:
         return sha256(*parts)
 
 
+def dataset_key(dataset: Dataset) -> str:
+    """Digest of images and annotations; SppdetError naming the images that cannot be read."""
+    parts = [*dataset.classes]
+    for sample, digest in zip(dataset, image_digests(dataset), strict=True):
+        arrays = (sample.boxes, sample.labels, sample.difficult)
+        parts += [digest, *(array_digest(array) for array in arrays)]
+    return sha256(*parts)
+
+
 def prepare_data(
     config: TrainingConfig,
     dataset: Dataset,
@@ -66,18 +75,19 @@ def prepare_data(
     progress: Progress,
     *,
     workers: int = 0,
+    part: str = "",
 ) -> TrainingData:
     """Compute the proposals and feature maps of a data set, or find them in the cache.
 
-    Proposals are computed on `workers` threads (0: one per core).
+    Proposals are computed on `workers` threads (0: one per core). `part` begins the stages' names.
 
     Raises TrainingError naming the images that cannot be read or are of another size than stated.
     """
-    digests = _digests(list(dataset))
+    digests = image_digests(dataset)
     warm_up(announce=progress.say)
-    proposals = _propose(config, dataset, cache / "proposals", progress, workers)
+    proposals = _propose(config, dataset, cache / "proposals", progress, workers, part)
     maps, errors = FeatureMapCache(cache / "maps", extractor), []
-    with progress.task("feature maps", len(dataset)) as advance:
+    with progress.task(f"{part}feature maps", len(dataset)) as advance:
         for sample, digest in zip(dataset, digests, strict=True):
             try:
                 if not maps.has(digest):
@@ -90,12 +100,17 @@ def prepare_data(
 
 
 def _propose(
-    config: TrainingConfig, dataset: Dataset, folder: Path, progress: Progress, workers: int
+    config: TrainingConfig,
+    dataset: Dataset,
+    folder: Path,
+    progress: Progress,
+    workers: int,
+    part: str,
 ) -> list[FloatArray]:
     paths = [sample.path for sample in dataset]
     proposer = make_proposer(config.proposals)
     errors, proposals = [], []
-    with progress.task("proposals", len(paths)) as advance:
+    with progress.task(f"{part}proposals", len(paths)) as advance:
         for _, found in attempt_all(paths, read_image, proposer, folder, workers=workers):
             if isinstance(found, SppdetError):
                 errors.append(found)
@@ -106,7 +121,9 @@ def _propose(
     return proposals
 
 
-def _digests(samples: list[Sample]) -> list[str]:
+def image_digests(dataset: Dataset) -> list[str]:
+    """SHA-256 of each image file's bytes; TrainingError naming those that cannot be read."""
+
     def digest(sample: Sample) -> str | SppdetError:
         try:
             return sha256(sample.path.read_bytes())
@@ -114,6 +131,6 @@ def _digests(samples: list[Sample]) -> list[str]:
             return SppdetError(f"cannot be read: {error.strerror}", path=sample.path)
 
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(digest, samples))
-    raise_for_images([one for one in found if not isinstance(one, str)], len(samples))
+        found = list(pool.map(digest, dataset))
+    raise_for_images([one for one in found if not isinstance(one, str)], len(dataset))
     return [one for one in found if isinstance(one, str)]

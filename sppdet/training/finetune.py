@@ -15,7 +15,8 @@ from torch import Tensor
 from sppdet.backbones.feature_maps import FeatureMaps
 from sppdet.core.boxes import DELTA_STDS
 from sppdet.core.errors import SppdetError, TrainingError
-from sppdet.heads.head import RegionHead
+from sppdet.core.types import FloatArray
+from sppdet.heads.head import HeadOutput, RegionHead
 from sppdet.training.config import AUTOMATIC, FineTuneConfig
 from sppdet.training.region_sampling import RegionSample, RegionTargets, sample_regions
 
@@ -68,9 +69,9 @@ class FineTuner:
     """
 
     def __init__(self, head: RegionHead, config: FineTuneConfig, seed: int) -> None:
-        """`config` has a settled number of steps; ValueError where it has not."""
-        if config.steps == AUTOMATIC:
-            raise ValueError("the number of steps is not settled; see FineTuneConfig.suited")
+        """`config` has settled steps and learning rate; ValueError where it has not."""
+        if AUTOMATIC in (config.steps, config.learning_rate):
+            raise ValueError("the steps or their rate are not settled; see FineTuneConfig.suited")
         self.head, self.config, self.seed, self.steps_done = head, config, seed, 0
         self.device = head.pooler.mean.device
         self.input_mean = torch.zeros(head.pooler.dim, device=self.device)
@@ -99,6 +100,16 @@ class FineTuner:
         # A value that hardly varies must not be blown up: a tenth of the typical size is added.
         floor = FLAT_SHARE * float(deviation.mean()) + torch.finfo(torch.float32).tiny
         self.input_mean, self.input_scale = values.mean(dim=0), 1 / (deviation + floor)
+
+    @torch.no_grad()
+    def unfold_normalization(self) -> None:
+        """Let fc6, which reads pooled values as they are, read normalized ones; before any step.
+
+        Invariant: `fold_normalization` takes it back, up to rounding.
+        """
+        fc6 = self.head.fc6
+        fc6.bias.add_(fc6.weight @ self.input_mean)
+        fc6.weight.div_(self.input_scale)
 
     @torch.no_grad()
     def fold_normalization(self) -> None:
@@ -138,6 +149,14 @@ class FineTuner:
         self.optimizer.step()
         self.steps_done += 1
         return losses
+
+    @torch.no_grad()
+    def outputs(self, maps: FeatureMaps, boxes: FloatArray) -> HeadOutput:
+        """The head's outputs for regions `(N, 4)` of an image, as it stands, none dropped."""
+        self.head.eval()
+        pooled = self.head.pooler.pool(self.head.pooler.prepare(maps), boxes)
+        output: HeadOutput = self.head((pooled - self.input_mean) * self.input_scale)
+        return output
 
     def _descend(self, maps: list[FeatureMaps], samples: list[RegionSample]) -> Losses:
         """Set the gradients of all layers; raises TrainingError before if the loss is not finite.

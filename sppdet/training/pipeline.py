@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from sppdet.backbones.base import without_cudnn
 from sppdet.backbones.feature_maps import FeatureExtractor
 from sppdet.core.errors import TrainingError
-from sppdet.core.files import atomic_write_json
+from sppdet.core.files import atomic_write_json, sha256
 from sppdet.core.progress import Progress
 from sppdet.core.settings import to_dict
 from sppdet.core.types import Dataset
 from sppdet.core.versions import versions
 from sppdet.detection.detector import Detector
+from sppdet.detection.probabilities.calibrate import FittedCalibration, calibrate
+from sppdet.detection.starting_model import StartingModel
 from sppdet.heads.head import RegionHead
 from sppdet.training.checkpoints import StageStore, TrainingContext
 from sppdet.training.compression import compress_head
 from sppdet.training.config import TrainingConfig
-from sppdet.training.data import prepare_data
+from sppdet.training.data import dataset_key, prepare_data
 from sppdet.training.finetune_stage import finetune_head
 from sppdet.training.region_pass import LABEL, collect_regions
 from sppdet.training.statistics import quantization_error
 from sppdet.training.svm_stage import train_svms
+from sppdet.training.validation.average_precision import prepare_validation
 
 MODEL_FILE = "model.safetensors"
 LOG_FILE = "train.json"
@@ -36,10 +40,12 @@ def train(
     run_dir: Path,
     *,
     progress: Progress,
+    start: StartingModel | None = None,
     device: str = "cpu",
     cache_dir: Path | None = None,
     description: str = "",
     workers: int = 0,
+    validation: Dataset | None = None,
 ) -> Path:
     """Train a detector; the path of its model file, `run_dir / "model.safetensors"`.
 
@@ -52,38 +58,54 @@ def train(
         dataset: the training images.
         run_dir: the stages' results; made if missing.
         progress: shows how far each stage is.
+        start: the model whose layers fine-tuning starts from; None for random ones.
         device: where the backbone runs and fine-tuning takes place.
         cache_dir: proposals and feature maps, which runs may share; `run_dir / "cache"` by default.
         description: one line about the model, kept in its file.
         workers: threads that compute proposals; 0 for one per core. No result depends on it.
+        validation: labeled images of the same classes that are not among the training images.
+            Scores become probabilities by them. AP is measured on some of them while fine-tuning;
+            it is told and written to `run_dir / "history.csv"`, and changes nothing.
 
     Raises TrainingError when images cannot be read, no class has an object, or the loss is not
-    finite.
+    finite; ConfigError for settings that the starting model's layers do not fit.
     """
     if not any(len(sample.labels) for sample in dataset):
         raise TrainingError(f"{dataset.name} has no objects", hint="check the annotations")
-    config = config.settled(len(dataset))
+    if start is not None:
+        start.check(config)
+    config = config.settled(len(dataset), None if start is None else start.config.head)
     cache = cache_dir if cache_dir is not None else run_dir / "cache"
     extractor = FeatureExtractor(config.features, seed=config.seed, device=device)
     clock = _Clock()
     with without_cudnn():
         data = prepare_data(config, dataset, cache, extractor, progress, workers=workers)
+        watched = prepare_validation(
+            config, validation, cache, extractor, progress, workers=workers
+        )
         clock.mark("proposals and feature maps")
-        store = StageStore(run_dir, config, data.key())
-        context = TrainingContext(config, data, store, progress)
-        tuned = finetune_head(context)
+        digest = None if start is None else start.digest
+        store = StageStore(run_dir, config, data.key(), digest)
+        context = TrainingContext(config, data, store, progress, start)
+        tuned = finetune_head(context, watched)
     clock.mark("fine-tuning")
     head = compress_head(context, tuned).freeze(quantize=config.features.quantize)
     _warn_of_quantization(context, head)
     clock.mark("compression")
     regions = collect_regions(context, head)
     clock.mark(LABEL)
-    svms = train_svms(context, head, regions.miner)
+    svms, bank = train_svms(context, head, regions.miner)
     clock.mark("hard negatives")
     stages = (extractor, head, svms, regions.regressors, regions.context)
-    detector = Detector(dataset.classes, config.detector(), *stages)
+    detector = Detector(dataset.classes, config.detector(), *stages, bank=bank)
     path = run_dir / MODEL_FILE
-    detector.save(path, description=description, provenance=_provenance(context))
+    provenance = _provenance(context)
+    fitted = _calibrate(context, detector, validation, cache, workers)
+    if validation is not None and fitted is not None:
+        detector = detector.with_calibration(fitted.calibration)
+        provenance["calibration"] = fitted.provenance(validation)
+    clock.mark("calibration")
+    detector.save(path, description=description, provenance=provenance)
     atomic_write_json(run_dir / LOG_FILE, {"seconds": clock.seconds, "config": to_dict(config)})
     return path
 
@@ -97,14 +119,46 @@ def _warn_of_quantization(context: TrainingContext, head: RegionHead) -> None:
         )
 
 
+def _calibrate(
+    context: TrainingContext,
+    detector: Detector,
+    held_out: Dataset | None,
+    cache: Path,
+    workers: int,
+) -> FittedCalibration | None:
+    """Fit the calibration on held-out images, or take it from the run's folder; None without."""
+    before, progress = context.store, context.progress
+    if held_out is None or not len(held_out):
+        progress.say(
+            "scores are not calibrated, for no images were held out: sppdet calibrate DATA --model "
+            f"{before.folder / MODEL_FILE} --out FILE does it on others"
+        )
+        return None
+    key = sha256(before.key("svm"), before.key("regions"), dataset_key(held_out))
+    store = StageStore(before.folder, context.config, key)
+    done = replace(context, store=store).find_result("calibration", "calibration")
+    if done is not None:
+        fitted = FittedCalibration.from_arrays({k: v.numpy() for k, v in done.items()})
+    else:
+        # As users load it: the file's layers are rounded, which margins show.
+        path, device = before.folder / MODEL_FILE, str(detector.extractor.device)
+        detector.save(path, description="", provenance=_provenance(context))
+        loaded = Detector.load_file(path, device=device)
+        fitted = calibrate(loaded, held_out, cache, progress, workers=workers)
+        store.save("calibration", fitted.arrays())
+    progress.say(fitted.describe())
+    return fitted
+
+
 def _provenance(context: TrainingContext) -> dict[str, object]:
-    dataset, config = context.data.dataset, context.config
+    dataset, config, start = context.data.dataset, context.config, context.start
     return {
         "dataset": dataset.name,
         "images": len(dataset),
         "objects": sum(len(sample.labels) for sample in dataset),
         "steps": config.finetune.steps,
         "seed": config.seed,
+        **({} if start is None else {"started_from": start.provenance()}),
         "training": config.training_settings(),
         **versions(),
     }

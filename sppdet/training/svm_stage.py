@@ -1,10 +1,15 @@
-"""The SVM stage: one pass of hard-negative mining over all images. Resumes."""
+"""The SVM stage: one pass of hard-negative mining over all images. Resumes.
+
+On its way it gathers the bank of negatives that classes are added with later.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from sppdet.core.parallel import prefetch
+from sppdet.detection.added.bank import BankCollector
+from sppdet.heads.added.negative_bank import NegativeBank
 from sppdet.heads.head import RegionHead
 from sppdet.heads.svm import LinearSvms
 from sppdet.training.checkpoints import TrainingContext
@@ -16,7 +21,9 @@ SAVE_EVERY = 500
 FIELDS = ("weights", "bias", "trained", "converged")
 
 
-def train_svms(context: TrainingContext, head: RegionHead, miner: HardNegativeMiner) -> LinearSvms:
+def train_svms(
+    context: TrainingContext, head: RegionHead, miner: HardNegativeMiner
+) -> tuple[LinearSvms, NegativeBank]:
     """Train one SVM per class on the miner's positives and hard negatives (release spp_train).
 
     Goes on where it was last saved. Raises TrainingError naming an image whose features are not
@@ -25,21 +32,32 @@ def train_svms(context: TrainingContext, head: RegionHead, miner: HardNegativeMi
     store, progress = context.store, context.progress
     done = context.find_result("svm", "SVMs")
     if done is not None:
-        return LinearSvms(**{name: value.numpy() for name, value in done.items()})
-    start = 0
+        arrays = {name: value.numpy() for name, value in done.items()}
+        bank = NegativeBank.from_tensors(arrays)
+        assert bank is not None
+        return LinearSvms(**{name: arrays[name] for name in FIELDS}), bank
+    start, n_images = 0, len(context.data.dataset)
+    collector = BankCollector(head, n_images, context.config.seed)
     state = store.load("svm", partial=True)
     if state is not None:
         start = int(state.pop("next_image"))
         progress.say(f"hard negatives: going on from image {start}")
         arrays = {name: value.numpy() for name, value in state.items()}
         miner = HardNegativeMiner.from_state(arrays, context.config.svm)
-    _mine(context, head, miner, start)
-    svms = miner.finish()
-    store.save("svm", {name: getattr(svms, name) for name in FIELDS})
-    return svms
+        collector.load_state(arrays)
+    _mine(context, head, miner, collector, start)
+    svms, bank = miner.finish(), collector.bank()
+    store.save("svm", {**{name: getattr(svms, name) for name in FIELDS}, **bank.tensors()})
+    return svms, bank
 
 
-def _mine(context: TrainingContext, head: RegionHead, miner: HardNegativeMiner, start: int) -> None:
+def _mine(
+    context: TrainingContext,
+    head: RegionHead,
+    miner: HardNegativeMiner,
+    collector: BankCollector,
+    start: int,
+) -> None:
     data, config = context.data, context.config
     samples, n_classes = data.dataset.samples, len(data.dataset.classes)
     with context.progress.task("hard negatives", len(samples)) as advance:
@@ -53,7 +71,8 @@ def _mine(context: TrainingContext, head: RegionHead, miner: HardNegativeMiner, 
                 class_overlaps(targets, n_classes),
                 head.pooler.same_window_ids(maps, targets.boxes),
             )
+            collector.add(index, regions, targets.max_iou, len(targets.gt_boxes))
             advance(1)
             if (index + 1) % SAVE_EVERY == 0 and index + 1 < len(samples):
-                state = miner.state() | {"next_image": np.array(index + 1)}
+                state = miner.state() | collector.state() | {"next_image": np.array(index + 1)}
                 context.store.save("svm", state, partial=True)

@@ -22,7 +22,7 @@ def test_detect_does_the_rest_of_a_batch(
     out, found = tmp_path / "out", tmp_path / "out.json"
     ran = run(
         *("detect", images[0], same_name, broken, tmp_path / "absent.jpg", "--model", model),
-        *("--out", out, "--json", found, "--threshold", "-1.4"),
+        *("--out", out, "--json", found, "--threshold", "0.14"),
     )
     assert ran.code == 1
     for path in (broken, tmp_path / "absent.jpg"):
@@ -38,7 +38,7 @@ def test_detect_does_the_rest_of_a_batch(
     assert "error" in records[str(broken)]
     seen = [one for record in records.values() for one in record.get("detections", ())]
     assert f"{len(seen)} objects in 2 images" in ran.out
-    assert all(one["score"] >= -1.4 and one["class"] in document["classes"] for one in seen)
+    assert all(1 >= one["score"] >= 0.14 and one["class"] in document["classes"] for one in seen)
     shown = [line for line in ran.out.splitlines() if line.startswith("  ")]
     assert len(shown) == len(seen)
 
@@ -86,7 +86,7 @@ def test_an_unknown_device_is_refused(run: Run, shapes: Path, model: Path) -> No
 
 def test_detect_in_both_modes(run: Run, shapes: Path, model: Path, tmp_path: Path) -> None:
     image = next((shapes / "JPEGImages").iterdir())
-    loose = ("--set", "detection.score_threshold=-9.0", "--threshold", "-9")
+    loose = ("--set", "detection.margin_threshold=-9.0", "--threshold", "0")
     few = (*loose, "--set", "proposals.max_proposals=5", "--model", model)
     files = {mode: tmp_path / f"{mode}.json" for mode in ("spp", "rcnn")}
     for mode, file in files.items():
@@ -111,7 +111,7 @@ def test_several_models_detect_together(
     other.write_bytes(model.read_bytes())
     files = {source: tmp_path / f"{i}.json" for i, source in enumerate((model, f"{model}+{other}"))}
     for source, file in files.items():
-        words = ("detect", image, "--model", source, "--json", file, "--threshold", "-9")
+        words = ("detect", image, "--model", source, "--json", file, "--threshold", "0")
         assert run(*words, "--set", "detection.max_per_class=3").code == 0
     one, both = (json.loads(file.read_text())["images"][0] for file in files.values())
     assert len(one["detections"]) == len(both["detections"]) > 0

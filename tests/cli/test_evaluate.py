@@ -12,7 +12,7 @@ import pytest
 from sppdet.core.model_file import load_model, save_model
 from sppdet.core.types import Dataset, Detections
 from sppdet.datasets import load_dataset
-from sppdet.evaluation.voc_results import write_voc_detections
+from sppdet.evaluation.result_files.voc_results import write_voc_detections
 from tests.cli.conftest import Run
 
 

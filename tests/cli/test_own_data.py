@@ -17,7 +17,7 @@ from sppdet.datasets import load_dataset
 from sppdet.datasets.raw import ALL_LOST, CLASS_NUMBER
 from sppdet.datasets.tools.convert import convert_dataset
 from sppdet.datasets.tools.writers import TARGETS, Target
-from sppdet.evaluation.coco_results import write_coco_detections
+from sppdet.evaluation.result_files.coco_results import write_coco_detections
 from tests.cli.conftest import Run, assert_one_line, training
 from tests.helpers.made_annotations import label_studio_tasks, write_images, write_json
 

@@ -180,3 +180,25 @@ def test_a_dataset_is_an_ordered_collection() -> None:
     data = Dataset("two", ("cat", "dog"), (b, a))
     assert len(data) == 2
     assert list(data) == [b, a]
+
+
+def test_margins_are_the_scores_where_none_are_given() -> None:
+    found = detections()
+    assert np.array_equal(found.margins, found.scores)
+    assert [one.margin for one in found] == [0.5, -1.0]
+
+
+def test_margins_stay_with_their_detections() -> None:
+    made = Detections(
+        np.array(BOXES),
+        np.array([0.9, 0.2]),
+        np.array([0, 2]),
+        ("cat", "dog", "cow"),
+        np.array([3.0, -2.0]),
+    )
+    assert made.margins.dtype == np.float32
+    assert [one.margin for one in made] == [3.0, -2.0]
+    assert [one.margin for one in made.above(0.5)] == [3.0]
+    assert made[1:].margins.tolist() == [-2.0]
+    with pytest.raises(ValueError, match="shape"):
+        Detections(made.boxes, made.scores, made.labels, made.classes, np.zeros(3, np.float32))

@@ -27,7 +27,7 @@ from tests.helpers.made_detector import make_detector, picture
 # Every region comes back as it is scored, in no order but that of the scores.
 EVERYTHING = (
     "detection.flipped_scale_factors=[1]",
-    "detection.score_threshold=-1e9",
+    "detection.margin_threshold=-1e9",
     "detection.max_candidates=100000",
     "detection.max_per_class=100000",
     "detection.soft_nms_sigma=0",
@@ -72,13 +72,13 @@ def test_an_image_and_its_flipped_image_get_the_same(
     image, boxes = picture(width, height, seed), regions(seed, width, height)
     here, there = both_ways(detector, image, boxes)
     assert len(here) == len(there) >= len(boxes)
-    np.testing.assert_allclose(np.sort(here.scores), np.sort(there.scores), atol=1e-4)
+    np.testing.assert_allclose(np.sort(here.margins), np.sort(there.margins), atol=1e-4)
     np.testing.assert_allclose(np.sort(here.boxes, axis=0), np.sort(there.boxes, axis=0), atol=1e-2)
 
 
 def test_without_it_they_do_not(detector: Detector) -> None:
     here, there = both_ways(plain(detector), picture(), regions(0, 120, 90))
-    assert np.abs(np.sort(here.scores) - np.sort(there.scores)).max() > 0.05
+    assert np.abs(np.sort(here.margins) - np.sort(there.margins)).max() > 0.05
 
 
 @pytest.mark.parametrize("regression", ["mean", "ridge", "learned"])
@@ -143,7 +143,7 @@ def test_scales_and_flipped_images_are_averaged(detector: Detector) -> None:
     np.testing.assert_allclose(both.scores, np.mean(parts, axis=0), atol=1e-5)
     assert np.abs(parts[0] - parts[1]).max() > 0.01
     found = every.detect_regions(maps, boxes)
-    np.testing.assert_allclose(np.sort(found.scores), np.sort(both.scores), atol=1e-6)
+    np.testing.assert_allclose(np.sort(found.margins), np.sort(both.scores), atol=1e-6)
 
 
 def test_members_of_an_ensemble_are_shown_both(detector: Detector) -> None:
@@ -152,8 +152,8 @@ def test_members_of_an_ensemble_are_shown_both(detector: Detector) -> None:
     together = Ensemble([detector, other], "union")
     found = together.detect_regions(together.extract(image), boxes)
     alone = [one.detect_regions(one.extract(image), boxes) for one in (detector, other)]
-    expected = np.sort(np.concatenate([one.scores for one in alone]))
-    np.testing.assert_allclose(np.sort(found.scores), expected, atol=1e-5)
+    expected = np.sort(np.concatenate([one.margins for one in alone]))
+    np.testing.assert_allclose(np.sort(found.margins), expected, atol=1e-5)
 
 
 @given(

@@ -75,7 +75,7 @@ def test_no_regions_give_no_detections(detector: Detector) -> None:
 
 
 def test_nothing_above_the_threshold_gives_no_detections() -> None:
-    found = make_detector("detection.score_threshold=1000.0").detect(picture())
+    found = make_detector("detection.margin_threshold=1000.0").detect(picture())
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
 
@@ -84,7 +84,8 @@ def test_detections_keep_their_promises(detector: Detector) -> None:
     image = picture(seed=7)
     found = detector.detect(image)
     assert len(found) > 5
-    assert found.scores.min() > detector.config.detection.score_threshold
+    assert found.margins.min() > detector.config.detection.margin_threshold
+    assert 0 <= found.scores.min() <= found.scores.max() <= 1
     assert (np.diff(found.scores) <= 0).all()
     assert (found.boxes[:, :2] >= 0).all()
     assert (found.boxes[:, 2:] <= (image.shape[1], image.shape[0])).all()

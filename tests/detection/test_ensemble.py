@@ -98,7 +98,7 @@ def test_a_model_twice_finds_what_it_finds_once(fusion: str) -> None:
 @given(seed=st.integers(0, 99), flip=st.booleans())
 def test_members_scores_and_boxes_are_averaged(seed: int, flip: bool) -> None:
     image = picture(seed=seed)
-    changes = ["detection.score_threshold=-1e9", "detection.refine_top=0"]
+    changes = ["detection.margin_threshold=-1e9", "detection.refine_top=0"]
     changes.append(f"detection.box_regression={'mean' if seed % 2 else 'none'}")
     if flip:
         changes.append("detection.flipped_scale_factors=[1]")
@@ -119,7 +119,7 @@ def test_members_scores_and_boxes_are_averaged(seed: int, flip: bool) -> None:
     mean = (apart[0].boxes + apart[1].boxes) / 2
     np.testing.assert_allclose(both.boxes[inside], mean[inside], atol=1e-3)
     detected = ensemble.detect_regions(maps, boxes)
-    assert rows(detected) == rows(postprocess(both, CLASSES, rules))
+    assert rows(detected) == rows(postprocess(both, CLASSES, rules, ensemble.calibration))
 
 
 def test_the_order_of_members_does_not_matter_to_means() -> None:
@@ -137,7 +137,7 @@ def test_the_order_of_members_does_not_matter_to_means() -> None:
 def test_settings_hold_for_all_members() -> None:
     one, other = make_detector(*KEEP), make_detector(*KEEP, seed=1)
     both = Ensemble([one, other], "union")
-    changes = ["detection.score_threshold=-0.5", "features.scales=[128]"]
+    changes = ["detection.margin_threshold=-0.5", "features.scales=[128]"]
     changed, image = both.configure(None, changes), picture(seed=5)
     assert changed.fusion == "union"
     expected = [rows(member.configure(None, changes).detect(image)) for member in (one, other)]
@@ -178,7 +178,7 @@ def test_members_keep_their_own_augmentations(flip: bool, factor: float, fusion:
         views = [view for one in (first, other) for view in one.views(one.extract(image))]
         rules = first.config.detection
         found = predict(views, first.propose(image), rules)
-        expected = rows(postprocess(found, CLASSES, rules))
+        expected = rows(postprocess(found, CLASSES, rules, both.calibration))
     assert rows(both.detect(image)) == expected
 
 
@@ -247,20 +247,20 @@ def test_a_preset_may_be_of_several_models(shelf: Path) -> None:
         model = "second"
         detection.scale_factors = [0.8]
         [detection]
-        score_threshold = -0.5
+        margin_threshold = -0.5
         """
     )
     both, image = load_detector("both"), picture()
     assert isinstance(both, Ensemble)
     assert both.fusion == "union"
-    assert [one.config.detection.score_threshold for one in both.members] == [-0.5, -0.5]
+    assert [one.config.detection.margin_threshold for one in both.members] == [-0.5, -0.5]
     assert [one.config.detection.scale_factors for one in both.members] == [(1.0,), (0.8,)]
-    changes = ["detection.score_threshold=-0.5"]
+    changes = ["detection.margin_threshold=-0.5"]
     first = Detector.load("first").configure(None, changes)
     second = Detector.load("second").configure(None, [*changes, "detection.scale_factors=[0.8]"])
     assert rows(both.detect(image)) == rows(first.detect(image)) | rows(second.detect(image))
     assert model_zoo.training_datasets("both") == ["first set", "second set"]
-    assert model_zoo.training_datasets("both+first") == ["first set", "second set", "first set"]
+    assert model_zoo.training_datasets("both+first") == ["first set", "second set"]
     with pytest.raises(ModelFormatError, match="several models"):
         Detector.load("both")
 

@@ -16,7 +16,7 @@ from tests.helpers.made_detector import CLASSES, make_detector, picture
 
 SIZE = (120, 90)
 # Every region passes.
-ALL = "detection.score_threshold=-1e9"
+ALL = "detection.margin_threshold=-1e9"
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_detections_come_from_both_rounds(detector: Detector) -> None:
     # The moved boxes are regions in their own right: their scores differ from those before.
     assert np.abs(np.sort(second.scores)[::-1] - np.sort(first.scores)[::-1][:40]).max() > 1e-3
     found = detector.detect_regions(detector.extract(picture(*SIZE, seed=3)), boxes)
-    expected = postprocess(both, CLASSES, rules)
+    expected = postprocess(both, CLASSES, rules, detector.calibration)
     assert np.array_equal(found.scores, expected.scores)
     assert np.array_equal(found.boxes, expected.boxes)
 
@@ -94,5 +94,5 @@ def test_what_does_not_move_is_scored_once(detector: Detector) -> None:
 
 def test_nothing_found_gives_nothing_again(detector: Detector) -> None:
     views, boxes = case(detector, 2)
-    rules = detector.config.detection.replace(score_threshold=1e9)
+    rules = detector.config.detection.replace(margin_threshold=1e9)
     assert len(detect_candidates(views, boxes, rules).boxes) == 0

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sppdet.core.errors import ConfigError, ModelFormatError
@@ -21,6 +22,7 @@ from sppdet.detection.model_zoo import (
     parse_members,
     resolve_model,
 )
+from sppdet.detection.probabilities.calibration import Calibration
 from tests.core.test_model_file import HEADER, TENSORS
 
 
@@ -144,6 +146,33 @@ def test_a_preset_is_members_with_settings_for_all_and_their_own(shelf: Path, mo
     assert [one.path for one in find_members(f"both+{model}")] == [first.path, second.path, model]
     with pytest.raises(ModelFormatError, match=r"no such model.*default, fast, both"):
         resolve_model("gone")
+
+
+def test_a_preset_has_a_calibration_of_its_own(shelf: Path) -> None:
+    path = shelf / "presets" / "both.toml"
+    path.parent.mkdir()
+    made = Calibration(np.array([1.5, 2.25], np.float32), np.array([0.1, -1], np.float32))
+    path.write_text(f"{PRESET}\n{made.toml()}")
+    for member in find_members("both"):
+        assert member.calibration is not None
+        assert np.array_equal(member.calibration.slope, made.slope)
+        assert np.array_equal(member.calibration.intercept, made.intercept)
+    assert find_members("default")[0].calibration is None
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "calibration = 3",
+        "[calibration]\nslope = [1.0]",
+        "[calibration]\nslope = [-1]\nintercept = [0]",
+    ],
+)
+def test_a_preset_with_a_broken_calibration_is_refused(tmp_path: Path, table: str) -> None:
+    path = tmp_path / "odd.toml"
+    path.write_text(f"{table}\n[[members]]\nmodel = 'default'")
+    with pytest.raises(ConfigError, match=r"odd\.toml.*\[calibration\].*a number per class"):
+        Preset.read(path)
 
 
 @pytest.mark.parametrize(

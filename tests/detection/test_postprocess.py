@@ -15,6 +15,7 @@ from sppdet.core.types import Detections, FloatArray, IntArray
 from sppdet.detection.config import DetectionConfig
 from sppdet.detection.nms import box_voting, nms
 from sppdet.detection.postprocess import Candidates, postprocess, select_candidates
+from sppdet.detection.probabilities.calibration import Calibration
 from sppdet.detection.scoring import predict
 from tests.helpers.scored_view import Refine, ScoredView
 
@@ -23,7 +24,8 @@ Scored = tuple[float, Box]
 
 CLASSES = ("cat", "dog", "cow")
 SIZE = (40, 30)
-RELEASE = DetectionConfig(score_threshold=-1.5, vote_iou=0, soft_nms_sigma=0, nms_iou=0.3)
+RELEASE = DetectionConfig(margin_threshold=-1.5, vote_iou=0, soft_nms_sigma=0, nms_iou=0.3)
+SAME = Calibration.uncalibrated(3)
 NO_BOXES = np.zeros((0, 4), np.float32)
 # Thresholds that floating point holds exactly, so that the plain code cuts at the same place.
 EXACT = [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -52,7 +54,7 @@ def plain_select(
     out = []
     for label, name in enumerate(CLASSES):
         mine = [(row[label], box) for box, row in zip(boxes, scores, strict=True)]
-        above = [one for one in mine if one[0] > config.score_threshold]
+        above = [one for one in mine if one[0] > config.margin_threshold]
         above = sorted(above, key=lambda one: -one[0])[: config.max_candidates]
         if moves is not None:
             above = [(score, plain_move(box, moves[label])) for score, box in above]
@@ -110,7 +112,8 @@ def detected(
 ) -> Detections:
     """All the rules, one after the other."""
     view = ScoredView(scores, size, refine)
-    return postprocess(predict([view], boxes, config), classes, config)
+    calibration = Calibration.uncalibrated(len(classes))
+    return postprocess(predict([view], boxes, config), classes, config, calibration)
 
 
 # Few values, so that ties happen, and a class without an SVM.
@@ -177,7 +180,7 @@ def test_select_is_its_restatement(
     row = st.lists(score, min_size=3, max_size=3)
     scores = data.draw(st.lists(row, min_size=len(boxes), max_size=len(boxes)))
     config = DetectionConfig(
-        score_threshold=threshold,
+        margin_threshold=threshold,
         nms_iou=iou,
         max_per_class=cap,
         max_candidates=most,
@@ -187,7 +190,7 @@ def test_select_is_its_restatement(
     box_array, score_array = as_arrays(boxes, scores)
     refine = None if moves is None else refiner(box_array, moves)
     found = detected(box_array, score_array, CLASSES, SIZE, config, refine)
-    plain = [(one.name, one.score, tuple(int(v) for v in one.box)) for one in found]
+    plain = [(one.name, one.margin, tuple(int(v) for v in one.box)) for one in found]
     assert plain == plain_select(boxes, scores, config, moves)
 
 
@@ -203,10 +206,10 @@ def test_models_are_postprocessed_together(seed: int, soft: float) -> None:
     mine = rng.random(40) < 0.5
     parts = [Candidates(boxes[own], scores[own], labels[own]) for own in (mine, ~mine)]
     config = DetectionConfig(soft_nms_sigma=soft)
-    whole = postprocess(Candidates(boxes, scores, labels), CLASSES, config)
-    found = postprocess(Candidates.concat(parts), CLASSES, config)
+    whole = postprocess(Candidates(boxes, scores, labels), CLASSES, config, SAME)
+    found = postprocess(Candidates.concat(parts), CLASSES, config, SAME)
     np.testing.assert_allclose(found.boxes, whole.boxes, rtol=1e-5)
-    np.testing.assert_allclose(found.scores, whole.scores, rtol=1e-5)
+    np.testing.assert_allclose(found.margins, whole.margins, rtol=1e-5)
     assert np.array_equal(found.labels, whole.labels)
 
 
@@ -228,7 +231,7 @@ def test_labels_leave_a_region_one_class(seed: int, most: int) -> None:
     rng = np.random.default_rng(seed)
     scores = rng.normal(size=(12, 3)).astype(np.float32)
     labels = rng.integers(0, 3, 12)
-    rules = DetectionConfig(score_threshold=0.0, max_candidates=most)
+    rules = DetectionConfig(margin_threshold=0.0, max_candidates=most)
     rows, found = select_candidates(scores, rules, labels)
     assert np.array_equal(found, labels[rows])
     only = np.where(np.arange(3) == labels[:, None], scores, -np.inf).astype(np.float32)
@@ -260,7 +263,7 @@ def test_by_hand() -> None:
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10]], np.float32)
     scores = np.array([[1.0, -1.0, -2.0], [2.0, -1.2, -2.0], [0.5, -1.6, -2.0]], np.float32)
     found = detected(boxes, scores, CLASSES, SIZE, RELEASE)
-    assert [(one.name, one.score) for one in found] == [("cat", 2.0), ("cat", 0.5), ("dog", -1.0)]
+    assert [(one.name, one.margin) for one in found] == [("cat", 2.0), ("cat", 0.5), ("dog", -1.0)]
     np.testing.assert_array_equal(found.boxes, boxes[[1, 2, 0]])
 
 
@@ -285,7 +288,7 @@ def test_the_regressor_moves_and_does_not_score() -> None:
     # Every pair above the threshold is asked for once; the two cats land on each other, and the
     # better stays.
     assert asked == [([0, 1, 0], [0, 0, 1])]
-    assert [(one.name, one.score) for one in found] == [("cat", 2.0), ("dog", 0.25)]
+    assert [(one.name, one.margin) for one in found] == [("cat", 2.0), ("dog", 0.25)]
     np.testing.assert_array_equal(found.boxes, [[5, 5, 15, 15]] * 2)
 
 
@@ -301,7 +304,7 @@ def test_the_cap_keeps_the_best_of_each_class(cap: int) -> None:
     boxes = np.array([[20 * i, 0, 20 * i + 9, 9] for i in range(4)], np.float32)
     scores = np.array([[1, 4, -9], [2, 3, -9], [3, 2, -9], [4, 1, -9]], np.float32)
     found = detected(boxes, scores, CLASSES, (100, 30), DetectionConfig(max_per_class=cap))
-    assert sorted(found.scores.tolist()) == sorted(list(range(5 - cap, 5)) * 2)
+    assert sorted(found.margins.tolist()) == sorted(list(range(5 - cap, 5)) * 2)
 
 
 @settings(max_examples=60, deadline=None)

@@ -221,7 +221,7 @@ def test_an_array_that_is_no_image_is_refused(detector: Detector) -> None:
         RcnnDetector(detector).detect(cast(ImageArray, wrong))
 
 
-class Told:
+class Told(NullProgress):
     """A progress that keeps what it is told."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from tests.helpers.made_detector import CLASSES, make_detector, picture, region_
 from tests.helpers.scored_view import Refine, ScoredView
 
 SIZE = (40, 30)
-EVERYTHING = DetectionConfig(score_threshold=-1e9, max_candidates=10**6)
+EVERYTHING = DetectionConfig(margin_threshold=-1e9, max_candidates=10**6)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_a_model_that_learned_no_boxes_has_its_regressors_alone() -> None:
     ridge = detector.configure(None, ["detection.box_regression=ridge"]).detect(image)
     assert _same(detector.detect(image), ridge)
     learned = detector.configure(None, ["detection.box_regression=learned"])
-    assert not learned.refiner.moves_boxes
+    assert not learned.groups[0].refiner.moves_boxes
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])

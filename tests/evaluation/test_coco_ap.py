@@ -20,7 +20,7 @@ from sppdet.core.errors import EvaluationError
 from sppdet.core.types import Dataset, Detections
 from sppdet.datasets.formats.coco import category_ids, load_coco
 from sppdet.evaluation.coco_ap import evaluate_coco
-from sppdet.evaluation.coco_results import read_coco_detections
+from sppdet.evaluation.result_files.coco_results import read_coco_detections
 from tests.helpers.evaluation_cases import CLASSES, detections_of, random_case, sample_of
 from tests.helpers.made_annotations import write_image
 

@@ -18,14 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 
 from sppdet.core.jit import warm_up
 from sppdet.core.progress import Advance, NullProgress, Progress
 from sppdet.core.settings import load
 from sppdet.datasets import load_dataset
-from sppdet.heads.svm_solver import DualProblem, margins, solve
 from sppdet.training import svm_stage, train
 from sppdet.training.config import TrainingConfig
 from sppdet.training.pipeline import LOG_FILE
@@ -45,7 +43,7 @@ SETTINGS = (
     "svm.proposals_per_image=100",
     "head.fc6_rank=8",
 )
-IMAGES = 6
+IMAGES, HELD_OUT = 6, 2
 SVM_SAVE_EVERY = 4
 # More than there are files: a run that never ends is an error, not a hang.
 MOST_KILLS = 60
@@ -61,6 +59,7 @@ KILLS = (
     (LABEL, 4),
     ("hard negatives", 2),
     ("hard negatives", 5),
+    ("detecting", 1),
 )
 
 
@@ -130,15 +129,15 @@ def forked(job: Callable[[int], None]) -> tuple[bool, str]:
 def main() -> None:
     """Trains three times and prints `{"writes": [file, ...], "stages": [[stage, done], ...]}`."""
     data, out = Path(sys.argv[1]), Path(sys.argv[2])
-    dataset, config = load_dataset(data, "train"), load(TrainingConfig, None, SETTINGS)
+    dataset, held_out = load_dataset(data, "train"), load_dataset(data, "val")
+    config = load(TrainingConfig, None, SETTINGS)
     svm_stage.SAVE_EVERY = SVM_SAVE_EVERY
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     warm_up()
-    _compile_solver()
 
     def run(name: str, progress: Progress) -> None:
-        train(config, dataset, out / name, progress=progress)
+        train(config, dataset, out / name, progress=progress, validation=held_out)
 
     def killed_in(stage: str, items: int) -> Callable[[int], None]:
         return lambda _: run("stages", KillingProgress(stage, items))
@@ -171,15 +170,6 @@ def main() -> None:
     if not forked(lambda _: run("stages", NullProgress()))[0]:
         raise SystemExit("nobody was to kill the last one")
     print(json.dumps({"writes": writes, "stages": killed}))
-
-
-def _compile_solver() -> None:
-    """Compile what no file keeps compiled, or every process would anew."""
-    rows = np.eye(2, dtype=np.float32)
-    index, ones = np.arange(2), np.ones(2)
-    dual = DualProblem(index=index, sign=np.array([1.0, -1.0]), cost=ones, alpha=np.zeros(2))
-    found = solve(rows, ones, dual, bias_scale=1.0, tolerance=0.1, max_iterations=1, seed=0)
-    margins(rows, index, found.weights, found.bias)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from sppdet.backbones.feature_maps import FeatureExtractor
 from sppdet.core.progress import NullProgress
 from sppdet.core.settings import load
 from sppdet.datasets import load_dataset, make_synthetic_voc
+from sppdet.detection.starting_model import StartingModel
 from sppdet.heads.head import RegionHead
 from sppdet.training.checkpoints import StageStore, TrainingContext
 from sppdet.training.config import TrainingConfig
@@ -29,17 +30,21 @@ SETTINGS = (
 )
 
 
-def make_context(folder: Path, *overrides: str) -> TrainingContext:
+def make_context(
+    folder: Path, *overrides: str, start: StartingModel | None = None
+) -> TrainingContext:
     """Prepare a data set of shapes, cached in `folder`; stages are kept in `folder / "run"`."""
     root = folder / "shapes"
     if not root.exists():
         make_synthetic_voc(root, train=IMAGES, val=0, test=0, width=120, height=90)
     dataset = load_dataset(root, "train")
-    config = load(TrainingConfig, None, [*SETTINGS, *overrides]).settled(IMAGES)
+    config = load(TrainingConfig, None, [*SETTINGS, *overrides])
+    config = config.settled(IMAGES, None if start is None else start.config.head)
     extractor = FeatureExtractor(config.features, seed=config.seed)
     progress = NullProgress()
     data = prepare_data(config, dataset, folder / "cache", extractor, progress, workers=1)
-    return TrainingContext(config, data, StageStore(folder / "run", config, data.key()), progress)
+    store = StageStore(folder / "run", config, data.key(), None if start is None else start.digest)
+    return TrainingContext(config, data, store, progress, start)
 
 
 def make_head(context: TrainingContext) -> RegionHead:

@@ -152,10 +152,29 @@ def test_stages_depend_on_settings_that_there_are() -> None:
     for table in (DEPENDS, WITHOUT_EFFECT):
         assert {name for parts in table.values() for name in parts} <= known
     assert set(CHANGES) <= known
-    assert set(UPSTREAM) | {"finetune"} == set(DEPENDS) == ALL
+    assert set(UPSTREAM) | {"finetune"} == set(DEPENDS) - {"calibration"} == ALL
+
+
+def test_the_calibration_is_redone_where_the_detector_detects_in_another_way() -> None:
+    # What the detector is, is in the data's key of its store.
+    before = _keys(TrainingConfig())["calibration"]
+    names = flatten(TrainingConfig())
+    redo = {name for name in names if _keys(_changed(name))["calibration"] != before}
+    sections = ("proposals.", "features.", "head.", "detection.")
+    expected = {name for name in names if name.startswith(sections)} - {"features.download"}
+    assert redo == expected
 
 
 def test_other_data_redo_every_stage() -> None:
     config = TrainingConfig()
     before, after = _keys(config), _keys(config, "other data")
     assert not set(before.values()) & set(after.values())
+
+
+def test_another_model_to_start_from_redoes_every_stage() -> None:
+    found = [
+        StageStore(Path("run"), TrainingConfig(), DATA_KEY, digest).key(stage)
+        for digest in (None, "one", "other")
+        for stage in DEPENDS
+    ]
+    assert len(set(found)) == len(found)

@@ -20,7 +20,7 @@ from sppdet.core.errors import ConfigError, SppdetError, TrainingError
 from sppdet.core.types import Sample
 from sppdet.heads.config import HeadConfig
 from sppdet.heads.head import RegionHead
-from sppdet.training.config import FEWEST, PASSES, FineTuneConfig
+from sppdet.training.config import FROM_MODEL, FROM_RANDOM, FineTuneConfig, Schedule
 from sppdet.training.finetune import FineTuner, Losses, TrainingImage, learning_rate
 from sppdet.training.finetune_stage import batch_slots
 from sppdet.training.region_sampling import RegionTargets, match_regions
@@ -151,7 +151,7 @@ def test_a_tiny_run_learns_its_images_by_heart() -> None:
 
 
 def test_without_box_loss_only_classification_counts() -> None:
-    tuner = tuner_of(FineTuneConfig(steps=4, regions_per_image=16, box_loss_weight=0.0))
+    tuner = tuner_of(CONFIG.replace(steps=4, box_loss_weight=0.0))
     before = tuner.head.bbox_pred.bias.clone()
     losses = take_step(tuner)
     assert losses.total == pytest.approx(losses.classification)
@@ -300,6 +300,20 @@ def test_images_without_objects_are_learned_from() -> None:
     assert losses.classification > 0
 
 
+def test_unfolding_the_normalization_keeps_the_outputs_and_folding_takes_it_back() -> None:
+    tuner, head = tuner_of(), new_head().eval()
+    tuner.measure_inputs(load(index) for index in range(N_IMAGES))
+    tuner.unfold_normalization()
+    maps, targets = load(0)
+    with torch.no_grad():
+        pooled = head.pooler.pool(head.pooler.prepare(maps), targets.boxes)
+        normalized = (pooled - tuner.input_mean) * tuner.input_scale
+        expected, found = head(pooled), tuner.head.eval()(normalized)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        tuner.fold_normalization()
+        torch.testing.assert_close(tuner.head(pooled), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_folding_the_normalization_keeps_the_outputs() -> None:
     tuner = tuner_of()
     tuner.measure_inputs(load(index) for index in range(N_IMAGES))
@@ -316,7 +330,7 @@ def test_folding_the_normalization_keeps_the_outputs() -> None:
 
 def test_measured_inputs_have_mean_zero_and_deviation_near_one() -> None:
     # More regions than there are: the sample is then all that an image can give.
-    tuner = tuner_of(FineTuneConfig(steps=1, regions_per_image=10_000))
+    tuner = tuner_of(CONFIG.replace(regions_per_image=10_000))
     tuner.measure_inputs(load(index) for index in range(N_IMAGES))
     pooled = []
     for index in range(N_IMAGES):
@@ -343,16 +357,25 @@ def test_flat_inputs_are_not_blown_up() -> None:
     assert math.isfinite(losses.total)
 
 
-@given(n_images=st.integers(1, 200_000), images=st.integers(1, 32))
-def test_steps_that_nobody_gave_suit_the_number_of_images(n_images: int, images: int) -> None:
+@given(
+    n_images=st.integers(1, 200_000),
+    images=st.integers(1, 32),
+    schedule=st.sampled_from([FROM_RANDOM, FROM_MODEL]),
+)
+def test_steps_that_nobody_gave_suit_the_number_of_images(
+    n_images: int, images: int, schedule: Schedule
+) -> None:
     config = FineTuneConfig(images_per_step=images)
-    settled = config.suited(n_images)
+    settled = config.suited(n_images, schedule)
     # Nearest to so many passes in whole fifties, unless the images are few.
-    beyond = settled.steps - PASSES * n_images / images
-    assert -25.001 <= beyond <= 25.001 or (beyond > 0 and settled.steps == FEWEST)
-    assert settled.steps >= FEWEST
-    assert settled == config.replace(steps=settled.steps)
-    assert settled.suited(3 * n_images) is settled
+    beyond = settled.steps - schedule.passes * n_images / images
+    assert -25.001 <= beyond <= 25.001 or (beyond > 0 and settled.steps == schedule.fewest)
+    assert settled.steps >= schedule.fewest
+    rate = schedule.learning_rate
+    assert settled == config.replace(steps=settled.steps, learning_rate=rate)
+    assert settled.suited(3 * n_images, FROM_RANDOM) == settled
+    given = FineTuneConfig(steps=3, learning_rate=0.5)
+    assert given.suited(n_images, schedule) == given
 
 
 @pytest.mark.parametrize(
@@ -378,6 +401,7 @@ def test_steps_that_nobody_gave_suit_the_number_of_images(n_images: int, images:
         {"warmup_fraction": -0.1},
         {"warmup_fraction": 1.1},
         {"learning_rate": 0.0},
+        {"learning_rate": -0.5},
         {"learning_rate": math.inf},
         {"learning_rate": math.nan},
         {"weight_decay": -0.1},
@@ -390,6 +414,7 @@ def test_impossible_settings_are_refused(values: dict[str, float]) -> None:
         FineTuneConfig(**values)  # type: ignore[arg-type]
 
 
-def test_a_number_of_steps_that_is_not_settled_is_refused() -> None:
+@pytest.mark.parametrize("values", [{"steps": 1}, {"learning_rate": 0.1}])
+def test_a_schedule_that_is_not_settled_is_refused(values: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="not settled"):
-        tuner_of(FineTuneConfig())
+        tuner_of(FineTuneConfig(**values))  # type: ignore[arg-type]

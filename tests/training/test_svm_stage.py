@@ -56,7 +56,7 @@ def run_stage(folder: Path, run: str, progress: NullProgress) -> LinearSvms:
     store.folder = folder / run
     head = make_head(context)
     miner = collect_regions(context, head).miner
-    return train_svms(replace(context, progress=progress), head, miner)
+    return train_svms(replace(context, progress=progress), head, miner)[0]
 
 
 def same(a: LinearSvms, b: LinearSvms) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,13 @@ from hypothesis import strategies as st
 
 from sppdet.core.errors import EvaluationError
 from sppdet.core.types import Dataset, Detections
+from sppdet.evaluation.result_files.coco_results import read_coco_detections, write_coco_detections
+from sppdet.evaluation.result_files.voc_results import (
+    read_voc_detections,
+    voc_file_name,
+    write_voc_detections,
+)
 from sppdet.evaluation.voc_ap import evaluate_voc
-from sppdet.evaluation.voc_results import read_voc_detections, voc_file_name, write_voc_detections
 from tests.helpers.evaluation_cases import CLASSES, detections_of, random_case, sample_of
 
 PAIR = Dataset("pair", ("cat", "dog"), (sample_of("000012", [], []), sample_of("000007", [], [])))
@@ -158,3 +164,29 @@ def test_detections_that_do_not_fit_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="blank in it"):
         write_voc_detections(tmp_path, blank, {}, split="val")
     assert list(tmp_path.iterdir()) == []
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 99), slope=st.sampled_from([1.0, 20.0, 400.0]))
+def test_files_rank_as_margins_where_probabilities_are_one(seed: int, slope: float) -> None:
+    dataset, found = random_case(seed)
+    detections = {}
+    for name, each in found.items():
+        scores = np.exp(-np.logaddexp(0, -slope * each.margins.astype(np.float64)))
+        detections[name] = replace(each, scores=scores)
+    with tempfile.TemporaryDirectory() as folder:
+        write_voc_detections(Path(folder), dataset, detections, split="val")
+        back = read_voc_detections(Path(folder), dataset, split="val")
+        path = Path(folder) / "found.json"
+        write_coco_detections(path, dataset, detections)
+        again = read_coco_detections(path, dataset)
+    before = evaluate_voc(dataset, detections)
+    for read in (back, again):
+        # Equal scores, and no others, are those of equal margins.
+        for a, b in zip(before.classes, evaluate_voc(dataset, read).classes, strict=True):
+            assert a.precision.tolist() == b.precision.tolist()
+            assert np.abs(a.scores - b.scores).max(initial=0) < 1e-4
+    plain = evaluate_voc(dataset, found)
+    assert [c.ap_area for c in before.classes] == pytest.approx(
+        [c.ap_area for c in plain.classes], nan_ok=True
+    )

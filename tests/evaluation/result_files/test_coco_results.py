@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from sppdet.core.errors import EvaluationError
 from sppdet.core.types import Dataset, Detections
-from sppdet.evaluation.coco_results import read_coco_detections, write_coco_detections
+from sppdet.evaluation.result_files.coco_results import read_coco_detections, write_coco_detections
 from tests.helpers.evaluation_cases import CLASSES, detections_of, random_case, sample_of
 
 PAIR = Dataset("pair", ("cat", "dog"), (sample_of("12", [], []), sample_of("000012", [], [])))

@@ -15,7 +15,7 @@ import numpy as np
 
 from sppdet.core.errors import EvaluationError
 from sppdet.core.files import atomic_write_text
-from sppdet.core.types import Dataset, Detections
+from sppdet.core.types import Dataset, Detections, FloatArray
 from sppdet.evaluation.matching import FlatDetections, flatten_detections
 
 # Trained on anything but VOC test, as is every detector with a backbone from ImageNet.
@@ -29,6 +29,8 @@ COORDINATE_DIGITS = 12
 SCORE_DECIMALS = 6
 # A box inverted by less than this, in pixels, is one without width that a program rounded.
 ROUNDING = 1e-3
+# The bits of a float32 but its sign.
+_MAGNITUDE = 0x7FFFFFFF
 
 _Row = tuple[int, float, float, float, float, float]
 
@@ -50,7 +52,8 @@ def write_voc_detections(
 ) -> tuple[Path, ...]:
     """Write a result file per class, empty or not; their paths in the data set's order.
 
-    Invariant: `read_voc_detections` gives the same detections and AP back, to the last bit.
+    Invariant: `read_voc_detections` gives the same boxes and AP back, to the last bit, and the
+    scores as `distinct_scores` has them; not the margins.
 
     Raises:
         EvaluationError: detections that do not fit the data set, an image id with a blank in it,
@@ -71,14 +74,38 @@ def write_voc_detections(
     return paths
 
 
+def distinct_scores(flat: FlatDetections) -> FloatArray:
+    """`float32 (N,)`: the scores, lowered in their last bits where they do not rank as margins do.
+
+    Near 1 float32 holds the probabilities of different margins as one number, and files have no
+    margins: whoever reads them would rank otherwise.
+
+    Invariant: within a class, scores are equal where margins are, and in the same order.
+    """
+    out = flat.scores.copy()
+    for label in np.unique(flat.labels):
+        own = np.flatnonzero(flat.labels == label)
+        _, first, rank = np.unique(-flat.margins[own], return_index=True, return_inverse=True)
+        # As whole numbers that rank like the floats: one less is the next float below.
+        bits = flat.scores[own[first]].view(np.int32).astype(np.int64)
+        steps = np.where(bits < 0, -(bits & _MAGNITUDE), bits)
+        place = np.arange(len(steps))
+        lowered = np.minimum.accumulate(steps + place) - place
+        bits = np.where(lowered < 0, -lowered | ~_MAGNITUDE, lowered).astype(np.int32)
+        changed = (lowered != steps)[rank]
+        out[own[changed]] = bits.view(np.float32)[rank[changed]]
+    return out
+
+
 def _lines(dataset: Dataset, flat: FlatDetections) -> list[str]:
     boxes = flat.boxes.astype(np.float64)
     boxes[:, :2] += 1
+    rows = zip(flat.images.tolist(), distinct_scores(flat), boxes.tolist(), strict=True)
     return [
         f"{dataset.samples[image].image_id} {_score_text(score)} "
         + " ".join(f"{v:.{COORDINATE_DIGITS}g}" for v in box)
         + "\n"
-        for image, score, box in zip(flat.images.tolist(), flat.scores, boxes.tolist(), strict=True)
+        for image, score, box in rows
     ]
 
 

@@ -18,6 +18,7 @@ from sppdet.core.files import atomic_write_text
 from sppdet.core.types import Dataset, Detections
 from sppdet.evaluation.coco_ap import to_xywh
 from sppdet.evaluation.matching import flatten_detections
+from sppdet.evaluation.result_files.voc_results import distinct_scores
 
 
 def write_coco_detections(
@@ -38,7 +39,8 @@ def write_coco_detections(
     An image id that is a whole number in plain digits is written as a number, as COCO's own are;
     others, such as VOC's `000012`, as text.
 
-    Invariant: `read_coco_detections` gives the detections back.
+    Invariant: `read_coco_detections` gives the boxes back, and the scores as `distinct_scores` has
+    them; not the margins.
 
     Raises:
         EvaluationError: detections or category ids that do not fit the data set.
@@ -50,7 +52,7 @@ def write_coco_detections(
         flat.images.tolist(),
         flat.labels.tolist(),
         to_xywh(flat.boxes),
-        flat.scores.tolist(),
+        distinct_scores(flat).tolist(),
         strict=True,
     )
     items = [

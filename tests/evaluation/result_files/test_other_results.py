@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sppdet.core.errors import EvaluationError
 from sppdet.core.types import Dataset, Detections, Sample
-from sppdet.evaluation.other_results import read_csv_detections, read_yolo_detections
+from sppdet.evaluation.result_files.other_results import read_csv_detections, read_yolo_detections
 from tests.helpers.evaluation_cases import detections_of
 
 CLASSES = ("cat", "dog")

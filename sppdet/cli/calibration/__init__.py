@@ -1,0 +1,1 @@
+"""`sppdet calibrate`, and the held-out images that a training calibrates on."""

@@ -1,0 +1,1 @@
+"""Commands that change which classes a trained model has."""

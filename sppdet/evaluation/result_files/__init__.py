@@ -1,0 +1,1 @@
+"""Detections in files: VOC's, COCO's, and those of other tools."""

@@ -1,0 +1,1 @@
+"""Linear models of classes that came later, and what keeps them from everything else."""
