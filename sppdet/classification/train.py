@@ -27,13 +27,13 @@ from sppdet.classification.trainer import (
 )
 from sppdet.core.errors import TrainingError
 from sppdet.core.files import atomic_write_bytes, atomic_write_json
+from sppdet.core.model_file import MODEL_FILE
 from sppdet.core.progress import Advance, Progress
 from sppdet.core.settings import differences, from_dict, to_dict
 from sppdet.core.tensor_files import TensorFileError, load_tensors, save_tensors
 from sppdet.core.versions import versions
 from sppdet.datasets import LabeledImages
 
-MODEL_FILE = "model.safetensors"
 STATE_FILE = "state.safetensors"
 HISTORY_FILE = "history.json"
 CURVES_FILE = "curves.png"

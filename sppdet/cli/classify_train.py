@@ -26,8 +26,6 @@ from sppdet.cli.options import (
     examples,
 )
 
-MODEL_FILE = "model.safetensors"
-
 RunOption = Annotated[
     Path,
     typer.Option(
@@ -169,6 +167,7 @@ def train_svm(
     from sppdet.classification.config import SvmClassifierConfig
     from sppdet.cli.dataset import DataSource
     from sppdet.cli.labeled_data import load_labeled_data
+    from sppdet.core.model_file import MODEL_FILE
     from sppdet.core.versions import versions
     from sppdet.datasets.splits import TRAIN_SPLITS
 

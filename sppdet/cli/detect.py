@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sppdet.cli.common import Failures, attempt, load_detector, use_threads
+from sppdet.cli.common import Failures, attempt, load_detector, use_threads, warn
 from sppdet.cli.options import (
     THRESHOLD,
     ConfigOption,
@@ -109,13 +109,16 @@ def detect(
     def work(path: Path) -> tuple[ImageArray, Detections, float]:
         image = read_image(path, max_pixels=MAX_PIXELS if max_pixels is None else max_pixels)
         start = time.perf_counter()
-        return image, detector.detect(image).above(threshold), time.perf_counter() - start
+        return image, detector.detect(image), time.perf_counter() - start
 
     failures: Failures[Path] = Failures()
     records: dict[Path, dict[str, Any]] = {}
+    best = 0.0
     with progress.task("detecting", len(paths)) as advance:
         outcomes = ((path, attempt(work)(path)) for path in paths)
-        for path, (image, found, seconds) in failures.skip(outcomes, advance):
+        for path, (image, everything, seconds) in failures.skip(outcomes, advance):
+            best = max(best, float(everything.scores.max(initial=0.0)))
+            found = everything.above(threshold)
             typer.echo(_format_detections(path, found, seconds))
             records[path] = _record(image, found)
             if targets is not None:
@@ -128,6 +131,11 @@ def detect(
     where = f"; written to {' and '.join(written)}" if written else ""
     objects = sum(len(record.get("detections", ())) for record in records.values())
     typer.echo(f"{objects} objects in {len(paths) - len(failures.errors)} images{where}")
+    if not objects and best > 0:
+        warn(
+            f"nothing has a score of {threshold:g} or more; the best that there is has {best:.2g}: "
+            "lower --threshold to see it"
+        )
     if not detector.is_calibrated:
         typer.echo(f"{model} is not calibrated: scores are no probabilities; see sppdet calibrate")
     failures.finish(f"of {len(paths)} images could not be read")

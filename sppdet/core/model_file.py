@@ -23,6 +23,8 @@ from sppdet.core.versions import versions
 
 FORMAT_VERSION = 2
 SUFFIX = ".safetensors"
+# In the folder of a run.
+MODEL_FILE = "model.safetensors"
 
 # Kinds of models, and the command that writes each.
 DETECTOR, CLASSIFIER, SVM_CLASSIFIER = "detector", "classifier", "classifier of SVMs"
@@ -116,7 +118,9 @@ def read_header(path: Path) -> ModelHeader:
     with _model_errors(path):
         if path.exists() and not path.is_file():
             kind = "a directory" if path.is_dir() else "not a regular file"
-            raise ModelFormatError(f"is {kind}", path=path, hint="give a model file")
+            inner = path / MODEL_FILE
+            hint = f"give its model file: {inner}" if inner.is_file() else "give a model file"
+            raise ModelFormatError(f"is {kind}", path=path, hint=hint)
         metadata = read_metadata(path)
     if metadata is None:
         raise _not_a_model(path)

@@ -281,7 +281,9 @@ def _check_losses(
         problem = f"no object of {', '.join(classes)} can be used"
     if problem is None:
         return
-    wrong = findings.wrong()
+    # What was left out without being counted is the reason of nothing but an empty set.
+    causes = _LOST_IMAGES | _LOST_OBJECTS | {ALL_LOST}
+    wrong = [one for one in findings.wrong() if one.kind in causes or not (samples or lost)]
     kinds_told = Counter(one.kind for one in wrong)
     counts = "; ".join(f"{kind}: {count}" for kind, count in kinds_told.items())
     is_missing = kinds is _LOST_IMAGES and 2 * kinds_told[MISSING_IMAGE] > lost

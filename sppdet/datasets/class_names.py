@@ -36,7 +36,8 @@ def choose_classes(
     listed = list(dict.fromkeys(trim(name) for name in raw.classes or ()))
     known = [*listed, *sorted(name for name in objects if name not in set(listed))]
     source = path or Path(raw.name)
-    _find_similar(known, source, findings)
+    # One that a list lacks is left out, and told with the name that it is like.
+    _find_similar(listed if listed and asked is None else known, source, findings)
     if asked is not None:
         return _check_asked(asked, objects, known, allow_missing=allow_missing, path=path)
     if raw.fixed_classes:
@@ -129,9 +130,9 @@ def _find_similar(names: Sequence[str], source: Path, findings: Findings) -> Non
     for name in names:
         other = first.setdefault(_fold(name), name)
         if other != name:
-            findings.add(
-                SIMILAR_NAMES, source, f"{other!r} and {name!r} are taken as different classes"
-            )
+            message = f"{other!r} and {name!r} are taken as different classes: write one of them "
+            message += "in the files, or leave one out with --classes"
+            findings.add(SIMILAR_NAMES, source, message)
 
 
 def keep_present(dataset: Dataset) -> Dataset:

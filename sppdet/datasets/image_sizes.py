@@ -68,7 +68,7 @@ def measure_images(
     turned: list[_Turned] = []
     for image in images:
         if not exists(image.path):
-            message = f"{image.image_id} is not there"
+            message = f"{image.path.name} is not there"
             if image.source != image.path:
                 message += f" ({image.source.name} annotates it)"
             findings.add(MISSING_IMAGE, image.path, message, image.split)

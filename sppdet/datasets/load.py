@@ -54,7 +54,7 @@ _SEARCH = frozenset({"images", "within"})
 # By the name that `--format` takes. Where several fit a folder, the first of them is taken.
 FORMATS: dict[str, Format] = {
     "voc": Format("VOC XML", voc.matches, voc.read, frozenset({"images", "year", "split"})),
-    "coco": Format("COCO", coco.matches, coco.read, _SEARCH),
+    "coco": Format("COCO", coco.matches, coco.read, _SEARCH | {"split"}),
     "labelstudio": Format("Label Studio JSON", label_studio.matches, label_studio.read, _SEARCH),
     "cvat": Format("CVAT XML", cvat.matches, cvat.read, _SEARCH),
     "labelme": Format("LabelMe JSON", labelme.matches, labelme.read, _SEARCH),

@@ -17,6 +17,7 @@ from typing import NamedTuple
 MISSING_IMAGE = "images that are not there, left out"
 UNREADABLE_IMAGE = "images that cannot be read, left out"
 BROKEN_ANNOTATION = "annotation files that cannot be read, left out"
+BROKEN_SPLIT = "splits whose annotation file cannot be read, left out"
 NO_IMAGE = "annotations without an image, left out"
 NO_ANNOTATION = "images without an annotation, left out"
 NO_LABELED_IMAGE = "label files without an image, left out"
@@ -26,6 +27,7 @@ NO_SPLIT = "splits that are not there, left out"
 OTHER_TABLE = "tables beside those of splits, not read"
 UNLABELED_FOLDER = "folders of images without any label file, left out"
 NO_LABEL_FILE = "images without a label file, taken as images without objects"
+UNLABELED = "images that nobody labeled, left out"
 DUPLICATE = "images annotated twice, the first taken"
 STATED_SIZE = "sizes stated wrongly; the image's own used"
 TURNED_SIZE = "sizes of images turned by EXIF, understood"
@@ -34,6 +36,7 @@ NOT_LISTED = "listed images without an annotation, left out"
 # Of objects:
 CLIPPED = "boxes clipped to their image"
 EMPTY_BOX = "empty or inverted boxes left out"
+ONE_PIXEL = "boxes one pixel wide or high"
 OUTSIDE = "boxes outside their image left out"
 BAD_OBJECT = "objects without a class or a whole box, left out"
 UNLISTED_IMAGE = "objects of images that are not listed, left out"
@@ -55,7 +58,7 @@ SIMILAR_NAMES = "pairs of class names that differ by case or blanks alone"
 
 # Findings that cost nothing and are seldom a mistake: notes, which are not wrong.
 NOTES = frozenset({OTHER_FOLDER, TURNED_SIZE, ROTATED, POLYGON, CONFIDENCE}) | frozenset(
-    {NOT_ASKED, NO_OBJECTS, NO_OBJECTS_HERE, SUPER_CATEGORY}
+    {NOT_ASKED, NO_OBJECTS, NO_OBJECTS_HERE, SUPER_CATEGORY, ONE_PIXEL, NO_LABEL_FILE, UNLABELED}
 )
 
 # Findings of a reader that cost an image, or an object; build counts its own itself.

@@ -1,7 +1,8 @@
 """Reading and writing VOC annotation files, the only place of 1-based boxes in `datasets`.
 
 VOC counts pixels from 1 and includes both corners, so `xmin = xmax = 1` is the first column: our
-half-open box is `(xmin - 1, ymin - 1, xmax, ymax)`.
+half-open box is `(xmin - 1, ymin - 1, xmax, ymax)`. CVAT's export (Datumaro's) writes half-open
+boxes, `xmin = x` and `xmax = x + width` of its own from 0, which are taken as they are.
 """
 
 from __future__ import annotations
@@ -63,10 +64,11 @@ class VocAnnotation:
     problems: tuple[str, ...] = ()
 
 
-def read_annotation(path: Path) -> VocAnnotation:
+def read_annotation(path: Path, *, one_based: bool = True) -> VocAnnotation:
     """Read an annotation file in UTF-8 or UTF-16, or another encoding that it declares.
 
-    An object needs `name` and `bndbox` only; one without a class or a whole box is left out.
+    An object needs `name` and `bndbox` only; one without a class or a whole box is left out. Boxes
+    are VOC's, or half-open already where not `one_based`.
 
     Raises:
         AnnotationError: not XML, or with a DOCTYPE or entities (refused, as they can reach other
@@ -85,7 +87,7 @@ def read_annotation(path: Path) -> VocAnnotation:
     objects, problems = [], []
     for number, node in enumerate(root.findall("object"), 1):
         try:
-            objects.append(_object(node, number))
+            objects.append(_object(node, number, 1.0 if one_based else 0.0))
         except ValueError as error:
             problems.append(str(error))
     return VocAnnotation(filename, width, height, tuple(objects), tuple(problems))
@@ -122,7 +124,10 @@ def format_annotation(
 
 def _parse(path: Path) -> Element:
     try:
-        root: Element = SafeTree.fromstring(_decode(path.read_bytes()), forbid_dtd=True)
+        data = path.read_bytes()
+        if not data.strip():
+            raise AnnotationError("the file is empty", path=path, hint="restore it")
+        root: Element = SafeTree.fromstring(_decode(data), forbid_dtd=True)
         return root
     except DefusedXmlException:
         raise AnnotationError(
@@ -165,8 +170,11 @@ def _decode(data: bytes) -> bytes | str:
     return data
 
 
-def _object(node: Element, number: int) -> VocObject:
-    """Read an object, the number-th of its file; raises ValueError that says what it lacks."""
+def _object(node: Element, number: int, first: float) -> VocObject:
+    """Read an object, the number-th of its file, whose pixels count from `first`.
+
+    Raises ValueError that says what it lacks.
+    """
     what = f"object {number}"
     # `find` sees direct children only: the <part>s of VOC2012's persons have boxes of their own.
     name = (node.findtext("name") or "").strip()
@@ -178,7 +186,7 @@ def _object(node: Element, number: int) -> VocObject:
     xmin, ymin, xmax, ymax = (
         _coordinate(bndbox, tag, f"{what} ({name})") for tag in ("xmin", "ymin", "xmax", "ymax")
     )
-    box = (xmin - 1.0, ymin - 1.0, xmax, ymax)
+    box = (xmin - first, ymin - first, xmax, ymax)
     return VocObject(name, box, _flag(node, "difficult"), _flag(node, "truncated"), number)
 
 

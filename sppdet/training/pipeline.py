@@ -10,6 +10,7 @@ from sppdet.backbones.base import without_cudnn
 from sppdet.backbones.feature_maps import FeatureExtractor
 from sppdet.core.errors import TrainingError
 from sppdet.core.files import atomic_write_json, sha256
+from sppdet.core.model_file import MODEL_FILE
 from sppdet.core.progress import Progress
 from sppdet.core.settings import to_dict
 from sppdet.core.types import Dataset
@@ -28,7 +29,6 @@ from sppdet.training.statistics import quantization_error
 from sppdet.training.svm_stage import train_svms
 from sppdet.training.validation.average_precision import prepare_validation
 
-MODEL_FILE = "model.safetensors"
 LOG_FILE = "train.json"
 # By this share of their norm 8-bit integers may change maps without a word: twice what is usual.
 MUCH_ERROR = 0.2

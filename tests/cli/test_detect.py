@@ -43,6 +43,23 @@ def test_detect_does_the_rest_of_a_batch(
     assert len(shown) == len(seen)
 
 
+def test_where_nothing_is_found_the_best_score_is_told(
+    run: Run, shapes: Path, model: Path, tmp_path: Path
+) -> None:
+    images, found = sorted((shapes / "JPEGImages").iterdir())[:2], tmp_path / "found.json"
+    ran = run("detect", *images, "--model", model, "--threshold", 0, "--json", found)
+    records = json.loads(found.read_text())["images"]
+    best = max(one["score"] for record in records for one in record["detections"])
+    assert "lower --threshold" not in ran.err
+    ran = run("detect", *images, "--model", model, "--threshold", 1)
+    assert ran.code == 0
+    assert "0 objects in 2 images" in ran.out
+    assert [line for line in ran.err.splitlines() if "--threshold" in line] == [
+        f"sppdet: nothing has a score of 1 or more; the best that there is has {best:.2g}: "
+        "lower --threshold to see it"
+    ]
+
+
 def test_detect_never_writes_over_its_input(run: Run, shapes: Path, model: Path) -> None:
     folder = shapes / "JPEGImages"
     before = {path: path.read_bytes() for path in folder.iterdir()}
@@ -77,6 +94,12 @@ def test_a_damaged_model_is_named(run: Run, shapes: Path, model: Path, tmp_path:
         run("detect", image, "--model", tmp_path / "no"), str(tmp_path / "no"), "no such"
     )
     assert_one_line(run("detect", image, "--model", image), str(image), "not an sppdet model")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    assert_one_line(run("detect", image, "--model", folder), "is a directory; give a model file")
+    inner = folder / "model.safetensors"
+    inner.write_bytes(model.read_bytes())
+    assert_one_line(run("detect", image, "--model", folder), f"give its model file: {inner}")
 
 
 def test_an_unknown_device_is_refused(run: Run, shapes: Path, model: Path) -> None:

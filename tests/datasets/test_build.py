@@ -20,9 +20,11 @@ from sppdet.datasets.raw import (
     DUPLICATE,
     EMPTY_BOX,
     MISSING_IMAGE,
+    NO_ANNOTATION,
     NO_OBJECTS,
     NO_OBJECTS_HERE,
     OUTSIDE,
+    SIMILAR_NAMES,
     UNKNOWN_CLASS,
     Findings,
     RawDataset,
@@ -102,13 +104,16 @@ def test_boxes_lie_in_their_image_and_all_are_counted(
 def test_more_than_a_tenth_left_out_stops(image: Path, bad: int, stops: bool) -> None:
     all_objects = objects("cat " * (20 - bad)) + objects("cat " * bad, EMPTY)
     if stops:
+        findings = Findings()  # of what is no reason to stop
+        for kind in (CLIPPED, SIMILAR_NAMES, NO_ANNOTATION, NO_OBJECTS):
+            findings.add(kind, Path("all.json"), "is told")
         with pytest.raises(
             DatasetError,
             match=r"^here: 3 of 20 objects cannot be used \(empty or inverted boxes left out: 3\); "
             r"the first is all\.json: object 1 \(cat\) is empty.*; correct them \("
             r"`sppdet data check` names all\), or go on without them: --lenient$",
         ):
-            build_dataset(raw(image, all_objects), path=Path("here"))
+            build_dataset(raw(image, all_objects), findings, path=Path("here"))
     else:
         (sample,) = build_dataset(raw(image, all_objects))
         assert len(sample.boxes) == 18
@@ -120,7 +125,7 @@ def test_missing_images_and_those_that_a_reader_lost_stop_together(image: Path) 
     findings = Findings()
     assert len(build_dataset(made, findings)) == 19
     assert dict(findings.counts()) == {MISSING_IMAGE: 1}
-    assert findings.all[0].message == "3 is not there (all.json annotates it)"
+    assert findings.all[0].message == "gone.jpg is not there (all.json annotates it)"
     findings = Findings()
     for _ in range(2):
         findings.add(BROKEN_ANNOTATION, Path(f"{_}.xml"), "broken")

@@ -8,7 +8,7 @@ import pytest
 
 from sppdet.core.errors import DatasetError
 from sppdet.datasets.class_names import adopt_names, choose_classes
-from sppdet.datasets.raw import Findings, RawDataset, RawImage, RawObject
+from sppdet.datasets.raw import SIMILAR_NAMES, Findings, RawDataset, RawImage, RawObject
 
 
 def made(*names: str, listed: tuple[str, ...] | None = None) -> RawDataset:
@@ -54,3 +54,16 @@ def test_a_listed_class_without_an_object_is_not_a_misspelt_one() -> None:
         choose_classes(raw, ["goats"], Findings())
     with pytest.raises(DatasetError, match="'bird'; classes with objects: boat, car"):
         choose_classes(raw, ["bird"], Findings())
+
+
+def test_a_slip_that_a_class_list_lacks_is_told_once() -> None:
+    for listed, asked, told in (
+        (None, None, True),
+        (("cat", "Cat"), None, True),
+        (("cat",), None, False),
+        (("cat",), ["cat"], True),
+    ):
+        findings = Findings()
+        choose_classes(made("cat", "Cat", listed=listed), asked, findings)
+        assert findings.counts() == ({SIMILAR_NAMES: 1} if told else {})
+        assert all("leave one out with --classes" in one.message for one in findings.all)

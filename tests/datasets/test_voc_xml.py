@@ -99,7 +99,7 @@ def test_sides_that_no_image_has(tmp_path: Path, width: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "broken XML"),
+        ("", "the file is empty"),
         ("<annotation><object>", "broken XML"),
         ("\x00\x01", "broken XML"),
         ('<?xml version="1.0" encoding="no-such"?><annotation/>', "broken XML"),

@@ -134,7 +134,10 @@ def tensorflow(root: Path) -> None:
 
 
 def cvat(root: Path) -> None:
-    """labelmap.txt, {Annotations,JPEGImages}/sub/, ImageSets/Main/default.txt."""
+    """labelmap.txt, {Annotations,JPEGImages}/sub/, ImageSets/Main/default.txt; half-open boxes."""
     make_devkit(root, {"default": ("sub/a", "sub/b", "c")}, ".png")
+    boxes = (("cat", "20.0 20.0 80.0 90.0"), ("dog", "90.0 30.0 150.0 100.0"))
+    for path in (root / "Annotations").rglob("*.xml"):
+        path.write_text(annotation(*boxes), encoding="utf-8")
     text = "# label:color_rgb:parts:actions\nbackground:0,0,0::\ndog:1,2,3::\ncat:4,5,6::\n"
     (root / "labelmap.txt").write_text(text, encoding="utf-8")

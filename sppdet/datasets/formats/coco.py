@@ -11,14 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sppdet.core.errors import DatasetError
+from sppdet.core.errors import DatasetError, SppdetError
 from sppdet.core.types import Dataset
 from sppdet.datasets.annotations import ClassList, make_class_list
 from sppdet.datasets.build import build_dataset
 from sppdet.datasets.formats.coco_entries import (
+    BROKEN_ENTRY,
+    REPEATED_ID,
     Annotation,
     format_error,
     list_items,
+    read_categories,
     read_document,
 )
 from sppdet.datasets.formats.coco_files import find_instances, is_instances_file, name_splits
@@ -28,13 +31,10 @@ from sppdet.datasets.formats.image_finder import (
     find_bare_images,
     name_parts,
 )
-from sppdet.datasets.formats.json_values import (
-    as_key,
-    as_number,
-    as_size,
-)
+from sppdet.datasets.formats.json_values import as_key, as_number, as_size
 from sppdet.datasets.raw import (
     BAD_OBJECT,
+    BROKEN_SPLIT,
     DUPLICATE,
     STATED_SIZE,
     SUPER_CATEGORY,
@@ -45,13 +45,12 @@ from sppdet.datasets.raw import (
     RawImage,
     RawObject,
 )
+from sppdet.datasets.splits import is_list, match_splits
 
 _log = logging.getLogger(__name__)
 
 FORMAT = "COCO"
 
-BROKEN_ENTRY = "entries of COCO files that cannot be understood, left out"
-REPEATED_ID = "ids that stand twice; the first is used"
 SAME_NAME = "class names of several categories, taken as one class"
 
 
@@ -72,19 +71,29 @@ def matches(source: Path) -> bool:
 
 
 def read(
-    source: Path, findings: Findings, *, images: Path | None = None, within: Path | None = None
+    source: Path,
+    findings: Findings,
+    *,
+    images: Path | None = None,
+    within: Path | None = None,
+    split: str | None = None,
 ) -> RawDataset:
     """Read an instances file, or all those of a folder: a split each.
+
+    One that cannot be read is left out where there are others: its split is told, or nothing where
+    `split` is another.
 
     Args:
         source: the file or folder.
         findings: gets what is wrong with single entries.
         images: the folder of images; by default they are looked for around each file.
         within: the folder that the search for images does not leave; by default any.
+        split: the one that will be chosen.
 
     Raises:
         DatasetError: there is no such file.
-        AnnotationError: a file is not JSON, or has no lists of images, annotations, categories.
+        AnnotationError: the only file, or that of `split`, is not JSON, or has no lists of images,
+            annotations, categories.
     """
     listings = FolderListings(within)
     files = find_instances(source, listings) if source.is_dir() else [source]
@@ -94,20 +103,33 @@ def read(
             path=source,
             hint="give the folder that holds annotations/*.json, or the .json file itself",
         )
-    splits = name_splits(files)
-    read_files = [
-        _read_file(path, split, findings, images, listings)
-        for path, split in zip(files, splits, strict=True)
-    ]
-    found = [image for each in read_files for image in each.images]
-    if files == find_instances(files[0].parent, listings) or source.is_dir():
+    names = dict(zip(files, name_splits(files), strict=True))
+    wanted: tuple[str, ...] | None = None
+    if split is not None and not is_list(split):
+        wanted = match_splits([name for name in names.values() if name is not None], split)
+    read_files: dict[Path, _File] = {}
+    broken: list[SppdetError] = []
+    for path, name in names.items():
+        try:
+            read_files[path] = _read_file(path, name, findings, images, listings)
+        except SppdetError as error:
+            broken.append(error)
+            if wanted is None:
+                findings.add(BROKEN_SPLIT, path, f"{name}: {error.message}")
+            elif name in wanted:
+                raise
+    if not read_files:
+        raise broken[0]
+    found = [image for each in read_files.values() for image in each.images]
+    is_whole = source.is_dir() or files == find_instances(files[0].parent, listings)
+    if is_whole and not broken:
         find_bare_images(found, listings, findings)
     return RawDataset(
         format=FORMAT,
         name=source.stem if source.is_file() else source.absolute().name,
         images=found,
-        classes=_class_names(files[0], read_files, findings),
-        splits=tuple(split for split in splits if split is not None),
+        classes=_class_names(files[0], list(read_files.values()), findings),
+        splits=tuple(name for path in read_files if (name := names[path]) is not None),
     )
 
 
@@ -185,7 +207,7 @@ def _read_file(
     listings: FolderListings,
 ) -> _File:
     document = read_document(path)
-    categories, super_names = _read_categories(document, path, findings)
+    categories, super_names = read_categories(document, path, findings)
     by_key = _read_images(document, path, split, findings, images, listings)
     annotations = list_items(document, "annotations", path, of=Annotation)
     used: set[str] = set()
@@ -250,33 +272,6 @@ def _read_images(
             findings.add(DUPLICATE, path, message, split)
         out[key] = other
     return out
-
-
-def _read_categories(
-    document: Any, path: Path, findings: Findings
-) -> tuple[dict[str, str], set[str]]:
-    """Return the names by id, as text, in the order of ids; and the names of super-categories."""
-    names: dict[str, str] = {}
-    super_names: set[str] = set()
-    for number, item in enumerate(list_items(document, "categories", path), 1):
-        key, name = as_key(item.get("id")), as_key(item.get("name"))
-        if key is None or name is None:
-            findings.add(BROKEN_ENTRY, path, f"category number {number} has no id or no name")
-        elif key in names:
-            findings.add(REPEATED_ID, path, f"category {key} ({name!r}) is listed before")
-        else:
-            names[key] = name
-            super_name = as_key(item.get("supercategory"))
-            if super_name is not None and super_name != name:
-                super_names.add(super_name)
-    ordered = sorted(names, key=_id_order)
-    return {key: names[key] for key in ordered}, super_names
-
-
-def _id_order(key: str) -> tuple[bool, int, str]:
-    """Sort whole numbers by value, before texts."""
-    number = key.removeprefix("-").isdecimal() and len(key) < 20
-    return not number, int(key) if number else 0, key
 
 
 def _class_names(path: Path, files: list[_File], findings: Findings) -> tuple[str, ...]:

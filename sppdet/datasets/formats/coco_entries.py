@@ -9,7 +9,11 @@ from typing import Any, NamedTuple
 
 from sppdet.core.errors import AnnotationError
 from sppdet.datasets.annotations import Box
-from sppdet.datasets.formats.json_values import as_number, as_numbers, enclose, read_json
+from sppdet.datasets.formats.json_values import as_key, as_number, as_numbers, enclose, read_json
+from sppdet.datasets.raw import Findings
+
+BROKEN_ENTRY = "entries of COCO files that cannot be understood, left out"
+REPEATED_ID = "ids that stand twice; the first is used"
 
 # Square pixels; no image is larger, and float32 holds it.
 MAX_AREA = 1e30
@@ -71,6 +75,33 @@ def _polygon_box(segmentation: Any) -> Box | None:
     flat = [ring for ring in map(as_numbers, rings) if ring and len(ring) >= 4]
     points = [(ring[i], ring[i + 1]) for ring in flat for i in range(0, len(ring) - 1, 2)]
     return enclose(points) if points else None
+
+
+def read_categories(
+    document: Any, path: Path, findings: Findings
+) -> tuple[dict[str, str], set[str]]:
+    """Return the names by id, as text, in the order of ids; and the names of super-categories."""
+    names: dict[str, str] = {}
+    super_names: set[str] = set()
+    for number, item in enumerate(list_items(document, "categories", path), 1):
+        key, name = as_key(item.get("id")), as_key(item.get("name"))
+        if key is None or name is None:
+            findings.add(BROKEN_ENTRY, path, f"category number {number} has no id or no name")
+        elif key in names:
+            findings.add(REPEATED_ID, path, f"category {key} ({name!r}) is listed before")
+        else:
+            names[key] = name
+            super_name = as_key(item.get("supercategory"))
+            if super_name is not None and super_name != name:
+                super_names.add(super_name)
+    ordered = sorted(names, key=_id_order)
+    return {key: names[key] for key in ordered}, super_names
+
+
+def _id_order(key: str) -> tuple[bool, int, str]:
+    """Sort whole numbers by value, before texts."""
+    number = key.removeprefix("-").isdecimal() and len(key) < 20
+    return not number, int(key) if number else 0, key
 
 
 def list_items(document: Any, key: str, path: Path, *, of: type[Any] = dict) -> Iterator[Any]:

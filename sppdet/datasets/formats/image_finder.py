@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -223,9 +223,15 @@ def _groups(
 
 
 def find_bare_images(
-    images: Iterable[RawImage], listings: FolderListings, findings: Findings
+    images: Iterable[RawImage],
+    listings: FolderListings,
+    findings: Findings,
+    told: Collection[Path] = (),
 ) -> None:
-    """Find the images that no annotation names, in folders where others have one."""
+    """Find the images that no annotation names, in folders where others have one.
+
+    Those in `told` are passed over: they are of annotation files that cannot be read.
+    """
     known: dict[str, set[str]] = {}
     splits: dict[str, set[str | None]] = {}
     for image in images:
@@ -236,7 +242,7 @@ def find_bare_images(
         there = listings.files(folder)
         split = next(iter(splits[folder])) if len(splits[folder]) == 1 else None
         for name in sorted(there - names) if there & names else ():
-            if is_image(name):
+            if is_image(name) and Path(folder, name) not in told:
                 findings.add(NO_ANNOTATION, Path(folder, name), "no annotation names it", split)
 
 

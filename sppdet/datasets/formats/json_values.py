@@ -20,7 +20,7 @@ def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -
 
     Raises:
         DatasetError: there is no such file.
-        AnnotationError: it is not JSON; names the place.
+        AnnotationError: it is empty, or not JSON; names the place.
     """
     try:
         data = path.read_bytes()
@@ -31,6 +31,8 @@ def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -
         raise DatasetError(
             f"cannot be read ({problem})", path=path, hint="check the path"
         ) from None
+    if not data.strip():
+        raise AnnotationError("the file is empty", path=path, hint="restore it")
     try:
         text = data.decode(json.detect_encoding(data), "strict").removeprefix("\ufeff")
         del data

@@ -32,6 +32,7 @@ from sppdet.datasets.raw import (
     NO_IMAGE,
     OTHER_SHAPE,
     ROTATED,
+    UNLABELED,
     Findings,
     RawDataset,
     RawImage,
@@ -40,7 +41,6 @@ from sppdet.datasets.raw import (
 
 FORMAT = "Label Studio JSON"
 
-UNLABELED = "images that nobody labeled, left out"
 SEVERAL = "images labeled more than once, the first labels taken"
 
 _LABELS = ("rectanglelabels", "polygonlabels", "ellipselabels", "labels")

@@ -72,16 +72,17 @@ def read(
             hint="give the folder that holds the .json files",
         )
     found: list[RawImage] = []
+    told: set[Path] = set()
     splits: list[str] = []
     for folder, paths in groups.items():
         split = split_in_name(folder.name) if folder != source and source.is_dir() else None
         if split is not None and split not in splits:
             splits.append(split)
-        found += _read_folder(folder, paths, split, findings, images, listings)
+        found += _read_folder(folder, paths, split, findings, images, listings, told)
     for image, name in zip(found, name_images([image.path for image in found]), strict=True):
         image.image_id = name
     if source.is_dir():
-        find_bare_images(found, listings, findings)
+        find_bare_images(found, listings, findings, told)
     name = source.stem if source.is_file() else source.absolute().name
     return RawDataset(FORMAT, name, found, splits=tuple(splits))
 
@@ -113,16 +114,21 @@ def _read_folder(
     findings: Findings,
     images: Path | None,
     listings: FolderListings,
+    told: set[Path],
 ) -> list[RawImage]:
+    """Read the files of a folder; images of those that cannot be read are added to `told`."""
+    broken: list[Path] = []
     documents: list[tuple[Path, dict[str, Any]]] = []
     for path in paths:
         try:
             document = read_json(path, _without_pixels)
         except SppdetError as error:
             findings.add(BROKEN_ANNOTATION, path, error.message, split)
+            broken.append(path)
             continue
         if not isinstance(document, dict) or not isinstance(document.get("shapes"), list):
             findings.add(BROKEN_ANNOTATION, path, "has no list named 'shapes'", split)
+            broken.append(path)
         else:
             documents.append((path, document))
     names = [_image_names(document, path) for path, document in documents]
@@ -133,6 +139,7 @@ def _read_folder(
         split=split,
         listings=listings,
     )
+    told.update(place for path in broken if (place := finder.find(*_own_names(path))))
     out = []
     for own, (path, document) in zip(names, documents, strict=True):
         place = finder.locate(*own)
@@ -155,8 +162,12 @@ def _without_pixels(item: dict[str, Any]) -> dict[str, Any]:
 def _image_names(document: dict[str, Any], path: Path) -> tuple[str, ...]:
     """Return the name of the image that a file states, and those that go with its own."""
     stated = document.get("imagePath")
-    own = tuple(path.stem + suffix for suffix in (".jpg", *sorted(IMAGE_SUFFIXES)))
+    own = _own_names(path)
     return (stated, *own) if isinstance(stated, str) and name_parts(stated) else own
+
+
+def _own_names(path: Path) -> tuple[str, ...]:
+    return tuple(path.stem + suffix for suffix in (".jpg", *sorted(IMAGE_SUFFIXES)))
 
 
 def _object(shape: Any, what: str, image: RawImage, findings: Findings) -> RawObject | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from sppdet.core.errors import AnnotationError
 from sppdet.datasets.formats.folders import Folder, is_image, stem, walk
@@ -19,7 +18,10 @@ from sppdet.datasets.formats.voc_devkit import (
 )
 from sppdet.datasets.formats.voc_layout import (
     GENERIC_NAMES,
+    AnnotationFile,
     ImageIndex,
+    annotation_files,
+    is_cvat,
     is_voc,
     read_classes,
     split_of_folder,
@@ -30,6 +32,7 @@ from sppdet.datasets.raw import (
     DUPLICATE,
     NO_ANNOTATION,
     NOT_LISTED,
+    ONE_PIXEL,
     Findings,
     RawDataset,
     RawImage,
@@ -37,6 +40,9 @@ from sppdet.datasets.raw import (
 )
 from sppdet.datasets.splits import SPLIT_NAMES, is_list, read_lines, split_of_name
 from sppdet.datasets.voc_xml import read_annotation
+
+FORMAT = "VOC XML"
+CVAT_FORMAT = "VOC XML (CVAT's: boxes from 0)"
 
 # Of VOC 2012: pictures of classes, with the images' names.
 _NOT_IMAGES = frozenset(("segmentationclass", "segmentationobject", "masks"))
@@ -72,8 +78,10 @@ def read(
     """
     root = voc_folder(source, year) if year is not None or year_folders(source) else source
     folders = list(walk(root))
-    classes = read_classes(_class_folders(root, folders), findings)
-    reader = _Reader(root, folders, findings, images)
+    class_folders = _class_folders(root, folders)
+    classes = read_classes(class_folders, findings)
+    from_zero = is_cvat(class_folders)
+    reader = _Reader(root, folders, findings, images, one_based=not from_zero)
     lists = read_split_lists(root, split)
     own_list = Path(split) if split is not None and is_list(split) else None
     devkit = year_name(root)
@@ -86,41 +94,45 @@ def read(
         found = _Reader(root, folders, own, images).read_lists(wanted, own_list)
         if _are_voc_classes(found):
             findings.all += own.all
-            return RawDataset("VOC XML", devkit, found, VOC_CLASSES, tuple(wanted or lists), True)
+            return RawDataset(FORMAT, devkit, found, VOC_CLASSES, tuple(wanted or lists), True)
     found = reader.read_lists(lists, own_list) if lists else reader.read_all()
     splits = tuple(lists) if lists else _splits(found)
-    return RawDataset("VOC XML", _name(root), found, classes, splits)
-
-
-class _File(NamedTuple):
-    """One annotation file: its folder below the root, its name, the id of its image."""
-
-    parts: tuple[str, ...]
-    name: str
-    image_id: str
+    return RawDataset(CVAT_FORMAT if from_zero else FORMAT, _name(root), found, classes, splits)
 
 
 class _Reader:
     """The annotation files of a folder, each read once."""
 
     def __init__(
-        self, root: Path, folders: list[Folder], findings: Findings, images: Path | None
+        self,
+        root: Path,
+        folders: list[Folder],
+        findings: Findings,
+        images: Path | None,
+        *,
+        one_based: bool = True,
     ) -> None:
         self.root = root
         self.image_root = images or root
         self.findings = findings
-        self.files = _annotation_files(folders)
+        self.one_based = one_based
+        self.files = annotation_files(folders)
         self.image_folders = _image_folders(list(walk(images)) if images else folders)
         self.index = ImageIndex(self.image_folders)
-        self._read: dict[_File, tuple[RawImage | None, list[tuple[str, str]]]] = {}
+        self._read: dict[AnnotationFile, tuple[RawImage | None, list[tuple[str, str]]]] = {}
 
     def read_all(self) -> list[RawImage]:
         """Read every annotation file; folders may be splits."""
         images: list[RawImage] = []
         paths: set[Path] = set()
+        told: set[Path] = set()
         for file in self.files:
             image = self._image(file, None)
             if image is None:
+                # Its image is told with the file.
+                broken = self.index.find(file.parts, stem(file.name), None)
+                if broken is not None:
+                    told.add(self.image_root.joinpath(*broken[0], broken[1]))
                 continue
             if image.path in paths:
                 message = f"annotates {image.path.name}, which another file does"
@@ -128,7 +140,7 @@ class _Reader:
                 continue
             paths.add(image.path)
             images.append(image)
-        self._find_bare_images(paths)
+        self._find_bare_images(paths, told)
         order = {split: place for place, split in enumerate(_splits(images))}
         return sorted(images, key=lambda image: order.get(image.split or "", len(order)))
 
@@ -160,7 +172,7 @@ class _Reader:
                     images.append(image)
         return images
 
-    def _image(self, file: _File, split: str | None) -> RawImage | None:
+    def _image(self, file: AnnotationFile, split: str | None) -> RawImage | None:
         """Make the raw image of an annotation file in a split; None if it is broken."""
         if file not in self._read:
             self._read[file] = self._read_image(file)
@@ -171,10 +183,10 @@ class _Reader:
             self.findings.add(kind, path, message, where)
         return image if image is None or split is None else replace(image, split=split)
 
-    def _read_image(self, file: _File) -> tuple[RawImage | None, list[tuple[str, str]]]:
+    def _read_image(self, file: AnnotationFile) -> tuple[RawImage | None, list[tuple[str, str]]]:
         path = self.root.joinpath(*file.parts, file.name)
         try:
-            annotation = read_annotation(path)
+            annotation = read_annotation(path, one_based=self.one_based)
         except AnnotationError as error:
             return None, [(BROKEN_ANNOTATION, error.message)]
         found = self.index.find(file.parts, stem(file.name), annotation.filename)
@@ -190,9 +202,10 @@ class _Reader:
             for one in annotation.objects
         ]
         image = self.image_root.joinpath(*found[0], found[1])
-        problems = annotation.problems
-        raw = RawImage(file.image_id, image, path, size, objects, split, len(problems))
-        return raw, [(BAD_OBJECT, message) for message in problems]
+        lost = [(BAD_OBJECT, message) for message in annotation.problems]
+        raw = RawImage(file.image_id, image, path, size, objects, split, len(lost))
+        thin = [one for one in objects if self.one_based and _is_thin(*one.box)]
+        return raw, [*lost, *((ONE_PIXEL, f"{one.what} ({one.name})") for one in thin)]
 
     def _likely_folder(self, parts: tuple[str, ...]) -> tuple[str, ...]:
         """Guess the folder of an annotation's missing image: the fullest of its split.
@@ -208,42 +221,16 @@ class _Reader:
             return ()
         return ("JPEGImages",) if parts[:1] == ("Annotations",) else parts
 
-    def _find_bare_images(self, used: set[Path]) -> None:
+    def _find_bare_images(self, used: set[Path], told: set[Path]) -> None:
         """Find images without an annotation file, in folders where others have one."""
         folders = {path.parent for path in used}
         for one in self.image_folders:
             folder = self.image_root.joinpath(*one.parts)
             if folder in folders:
                 for path in (folder / name for name in one.files if is_image(name)):
-                    if path not in used:
+                    if path not in used and path not in told:
                         split = split_of_folder(one.parts)
                         self.findings.add(NO_ANNOTATION, path, "no XML file belongs to it", split)
-
-
-def _annotation_files(folders: list[Folder]) -> list[_File]:
-    """List the annotation files; ids are their paths in `Annotations`, or in what they share."""
-    with_xml = [one for one in folders if any(n.lower().endswith(".xml") for n in one.files)]
-    inside = [one for one in with_xml if one.parts[:1] == ("Annotations",)]
-    groups: dict[str | None, list[tuple[str, ...]]] = {}
-    for one in with_xml:
-        groups.setdefault(split_of_folder(one.parts), []).append(one.parts)
-    files = []
-    for one in inside or with_xml:
-        base = 1 if inside else _common(groups[split_of_folder(one.parts)])
-        below = one.parts[base:]
-        files += [
-            _File(one.parts, name, "/".join((*below, stem(name))))
-            for name in one.files
-            if name.lower().endswith(".xml")
-        ]
-    return files
-
-
-def _common(paths: list[tuple[str, ...]]) -> int:
-    """Count the leading names that all paths share."""
-    shortest = min(map(len, paths))
-    same = (len({path[n] for path in paths}) == 1 for n in range(shortest))
-    return next((n for n, one in enumerate(same) if not one), shortest)
 
 
 def _image_folders(folders: list[Folder]) -> list[Folder]:
@@ -254,7 +241,9 @@ def _image_folders(folders: list[Folder]) -> list[Folder]:
     return [one for one in folders if not _NOT_IMAGES & {part.lower() for part in one.parts}]
 
 
-def _find_listed(line: str, by_id: dict[str, _File], by_name: dict[str, _File]) -> _File | None:
+def _find_listed(
+    line: str, by_id: dict[str, AnnotationFile], by_name: dict[str, AnnotationFile]
+) -> AnnotationFile | None:
     """Find what a line of a split list means: an id, a file's name, a path of another machine."""
     plain = line.replace("\\", "/").strip("/")
     last = plain.rsplit("/", 1)[-1]
@@ -282,6 +271,11 @@ def _are_voc_classes(images: list[RawImage]) -> bool:
     """Return whether most objects are of VOC's 20 classes; own data lies in such folders too."""
     known = Counter(one.name in VOC_CLASSES for image in images for one in image.objects)
     return known[True] >= known[False]
+
+
+def _is_thin(x1: float, y1: float, x2: float, y2: float) -> bool:
+    """Return whether a box is of one pixel's width or height: more often a slip than an object."""
+    return x2 - x1 == 1.0 or y2 - y1 == 1.0
 
 
 def _name(root: Path) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from itertools import islice
 from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
 
 from sppdet.core.errors import DatasetError
 from sppdet.datasets.formats.folders import Folder, first_bytes, is_image, list_folder, stem, walk
@@ -22,9 +23,19 @@ _IMAGE_NAMES = ("image", "images", "img", "imgs", "jpegimages", "photos", "pictu
 GENERIC_NAMES = frozenset(("data", "dataset", "datasets", *_IMAGE_NAMES))
 CLASS_FILES = ("classes.txt", "labelmap.txt")
 
+# A class of CVAT's list; its color may be missing.
+_LABEL_MAP = re.compile(rb"^[^#\n][^\n]*:[\d, ]*:[^:\n]*:[^:\n]*$", re.MULTILINE)
 _ROOT_TAG = re.compile(rb"<annotation[\s>/]")
 # Files of a folder that are looked into before it is passed over.
 _MAX_LOOKS = 20
+
+
+class AnnotationFile(NamedTuple):
+    """One annotation file: its folder below the root, its name, the id of its image."""
+
+    parts: tuple[str, ...]
+    name: str
+    image_id: str
 
 
 def is_voc(folder: Path) -> bool:
@@ -107,6 +118,38 @@ def read_classes(folders: list[Path], findings: Findings) -> tuple[str, ...] | N
             findings.add(REPEATED_CLASS, path, f"names {name!r} twice")
         return tuple(dict.fromkeys(names))
     return None
+
+
+def annotation_files(folders: list[Folder]) -> list[AnnotationFile]:
+    """List the annotation files; ids are their paths in `Annotations`, or in what they share."""
+    with_xml = [one for one in folders if any(n.lower().endswith(".xml") for n in one.files)]
+    inside = [one for one in with_xml if one.parts[:1] == ("Annotations",)]
+    groups: dict[str | None, list[tuple[str, ...]]] = {}
+    for one in with_xml:
+        groups.setdefault(split_of_folder(one.parts), []).append(one.parts)
+    files = []
+    for one in inside or with_xml:
+        base = 1 if inside else _common(groups[split_of_folder(one.parts)])
+        below = one.parts[base:]
+        files += [
+            AnnotationFile(one.parts, name, "/".join((*below, stem(name))))
+            for name in one.files
+            if name.lower().endswith(".xml")
+        ]
+    return files
+
+
+def _common(paths: list[tuple[str, ...]]) -> int:
+    """Count the leading names that all paths share."""
+    shortest = min(map(len, paths))
+    same = (len({path[n] for path in paths}) == 1 for n in range(shortest))
+    return next((n for n, one in enumerate(same) if not one), shortest)
+
+
+def is_cvat(folders: list[Path]) -> bool:
+    """Return whether CVAT's `labelmap.txt`, `label:color_rgb:parts:actions`, is beside the data."""
+    paths = (folder / "labelmap.txt" for folder in folders)
+    return any(_LABEL_MAP.search(first_bytes(path)) for path in paths)
 
 
 class ImageIndex:

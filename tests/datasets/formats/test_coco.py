@@ -11,10 +11,11 @@ import pytest
 
 from sppdet.core.errors import AnnotationError, DatasetError
 from sppdet.core.types import Dataset
-from sppdet.datasets.formats import coco
+from sppdet.datasets.formats import coco, coco_entries
 from sppdet.datasets.load import load_dataset, locate
 from sppdet.datasets.raw import (
     BAD_OBJECT,
+    BROKEN_SPLIT,
     CLIPPED,
     DUPLICATE,
     MISSING_IMAGE,
@@ -27,6 +28,7 @@ from sppdet.datasets.raw import (
     UNLISTED_IMAGE,
     Findings,
 )
+from sppdet.datasets.tools.check import check_dataset
 from tests.helpers.made_annotations import (
     OBJECTS,
     coco_document,
@@ -144,6 +146,30 @@ def test_roboflow_s_layout(tmp_path: Path) -> None:
     assert boxes_of(dataset) == WHOLE
     assert {sample.path.parent.name for sample in dataset} == {"valid"}
     assert findings.lines()[0] == "super-categories without objects, left out of the classes: 1"
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"images": []}'])
+def test_a_broken_file_refuses_its_own_split_alone(tmp_path: Path, text: str) -> None:
+    for split in ("train", "valid"):
+        write_images(tmp_path / split)
+        write_json(tmp_path / split / "_annotations.coco.json", coco_document())
+    broken = tmp_path / "valid" / "_annotations.coco.json"
+    broken.write_text(text)
+    findings = Findings()
+    assert boxes_of(load_dataset(tmp_path, "train", findings=findings, strict=True)) == WHOLE
+    assert not findings.all
+    assert boxes_of(load_dataset(tmp_path, findings=findings)) == WHOLE
+    (found,) = findings.all
+    assert (found.kind, found.path) == (BROKEN_SPLIT, broken)
+    assert found.message.startswith("valid: ")
+    report = check_dataset(tmp_path)
+    assert set(report.problems) == {BROKEN_SPLIT}
+    assert report.images == {"train": len(WHOLE)}
+    for options in ({"strict": True}, {"split": "val"}):
+        with pytest.raises(AnnotationError, match="valid/_annotations"):
+            load_dataset(tmp_path, **options)
+    with pytest.raises(AnnotationError, match="valid/_annotations"):
+        load_dataset(tmp_path / "valid")
 
 
 def test_files_of_no_split_are_called_by_their_names(tmp_path: Path) -> None:
@@ -265,12 +291,12 @@ TOLD: dict[str, tuple[Change, str, list[int]]] = {
     "a size of no kind": (_set("images", 0, width=-4), STATED_SIZE, [2, 1, 0]),
     "a huge size": (_set("images", 0, width=10**400), STATED_SIZE, [2, 1, 0]),
     "swapped sides": (_set("images", 0, width=120, height=160), STATED_SIZE, [2, 1, 0]),
-    "no name": (_drop("images", 2, "file_name"), coco.BROKEN_ENTRY, [2, 1]),
-    "an image id twice": (_set("images", 2, id=1), coco.REPEATED_ID, [2, 1]),
+    "no name": (_drop("images", 2, "file_name"), coco_entries.BROKEN_ENTRY, [2, 1]),
+    "an image id twice": (_set("images", 2, id=1), coco_entries.REPEATED_ID, [2, 1]),
     "an image twice": (_set("images", 2, file_name="b.jpg"), DUPLICATE, [2, 1]),
     "a category without a name": (
         lambda d: d["categories"].append({"id": 9}),
-        coco.BROKEN_ENTRY,
+        coco_entries.BROKEN_ENTRY,
         [2, 1, 0],
     ),
     "one name of two categories": (

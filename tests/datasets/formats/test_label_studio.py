@@ -20,6 +20,7 @@ from sppdet.datasets.raw import (
     OTHER_SHAPE,
     ROTATED,
     STATED_SIZE,
+    UNLABELED,
     Findings,
 )
 from tests.helpers.made_annotations import (
@@ -170,9 +171,10 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
         NO_IMAGE: 2,
         BAD_OBJECT: 1,
         label_studio.SEVERAL: 1,
-        label_studio.UNLABELED: 2,
+        UNLABELED: 2,
         MISSING_IMAGE: 1,
     }
+    assert UNLABELED not in {one.kind for one in findings.wrong()}
 
 
 def test_sizes_that_are_wrong_are_told(tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     documents["other.json"] = {"version": 1}
     write(tmp_path, documents)
     (tmp_path / "broken.json").write_text('{"shapes": [', encoding="utf-8")
+    write_image(tmp_path / "broken.jpg")  # told with its file, not by itself
     findings = Findings()
     dataset = load_dataset(tmp_path, findings=findings, max_lost=0.9)
     check(dataset)

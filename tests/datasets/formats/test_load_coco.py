@@ -169,7 +169,7 @@ def test_names_that_lead_out_are_not_followed(folder: Path) -> None:
 def test_broken_json(folder: Path, data: bytes) -> None:
     path = folder / "instances.json"
     path.write_bytes(data)
-    with pytest.raises(AnnotationError, match=r"instances\.json: broken JSON"):
+    with pytest.raises(AnnotationError, match=r"instances\.json: (broken JSON|the file is empty)"):
         load_coco(path, folder)
 
 

@@ -27,6 +27,7 @@ from sppdet.datasets.raw import (
     NO_ANNOTATION,
     NO_OBJECTS,
     NOT_LISTED,
+    ONE_PIXEL,
     OUTSIDE,
     REPEATED_CLASS,
     SIMILAR_NAMES,
@@ -93,7 +94,8 @@ def test_layouts_open_by_their_path_alone(
     root = tmp_path / "pets"
     raw = read_dataset(root, Findings())
     assert raw.splits == splits
-    assert describe(raw).startswith(f"VOC XML, {images} images, {2 * images} boxes, ")
+    title = "VOC XML (CVAT's: boxes from 0)" if make is made_voc.cvat else "VOC XML"
+    assert describe(raw).startswith(f"{title}, {images} images, {2 * images} boxes, ")
     data, findings = load(root)
     assert findings.lines() == []
     assert len(data) == images
@@ -116,6 +118,15 @@ def test_layouts_open_by_their_path_alone(
 def test_ids_of_cvat_are_paths(tmp_path: Path) -> None:
     made_voc.cvat(tmp_path)
     assert [s.image_id for s in load(tmp_path)[0]] == ["sub/a", "sub/b", "c"]
+
+
+def test_a_list_of_names_alone_is_not_cvat_s(tmp_path: Path) -> None:
+    made_voc.labelimg(tmp_path)
+    for text, first in (("cat\ndog\n", 20), ("# a:b:c:d\ncat\ndog\n", 20), ("cat:1,2,3::\r\n", 21)):
+        (tmp_path / "labelmap.txt").write_text(text)
+        data, _ = load(tmp_path, classes=["cat"])
+        assert {sample.boxes[0, 0] for sample in data} == {first}
+        assert {sample.boxes[0, 2] for sample in data} == {80}
 
 
 # VOC's own devkit.
@@ -462,7 +473,7 @@ def test_bytes_that_are_not_the_encoding_that_is_declared(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "broken XML"),
+        ("", "the file is empty"),
         ("<annotation>", "broken XML"),
         ('<!DOCTYPE a [<!ENTITY e "x">]><annotation>&e;</annotation>', "DOCTYPE or entities"),
         ('<?xml version="1.0" encoding="punycode"?><annotation/>', "broken XML"),
@@ -477,7 +488,9 @@ def test_files_that_cannot_be_read_are_left_out_by_name(
     write_pair(tmp_path / "bad.jpg", tmp_path / "bad.xml", text=text)
     data, findings = load(tmp_path)
     assert len(data) == 10
-    (found,) = (one for one in findings.all if one.kind == BROKEN_ANNOTATION)
+    # Once: the image that it should annotate is not named too.
+    (found,) = findings.all
+    assert found.kind == BROKEN_ANNOTATION
     assert found.path == tmp_path / "bad.xml"
     assert message in found.message
 
@@ -491,6 +504,17 @@ def test_images_without_a_file_and_unreadable_ones(tmp_path: Path) -> None:
     assert len(data) == 11
     assert dict(findings.counts()) == {NO_ANNOTATION: 1, UNREADABLE_IMAGE: 1}
     assert findings.all[0].path == tmp_path / "later.jpg"
+
+
+def test_boxes_of_one_pixel_s_width_are_kept_and_noted(tmp_path: Path) -> None:
+    boxes = [("cat", box) for box in ("5 5 5 50", "5 9 50 9", "7 7 7 7", "5 5 6 6")]
+    data, findings = load_text(tmp_path, annotation(*boxes))
+    (sample,) = data
+    assert len(sample.labels) == 4
+    assert sample.boxes[0].tolist() == [4, 4, 5, 50]
+    assert findings.counts() == {ONE_PIXEL: 3}
+    assert findings.wrong() == []
+    assert findings.all[0].message == "object 1 (cat)"
 
 
 def test_flags_and_parts(tmp_path: Path) -> None:
@@ -572,7 +596,7 @@ def test_written_boxes_are_read_back(
     write_pair(root / "a.jpg", root / "a.xml", text=format_annotation("", "", 160, 120, objects))
     data, findings = load(root)
     (sample,) = data
-    assert findings.counts().keys() <= {SIMILAR_NAMES}
+    assert findings.counts().keys() <= {SIMILAR_NAMES, ONE_PIXEL}
     assert [data.classes[k] for k in sample.labels] == [item.name for item in objects]
     assert sample.boxes.tolist() == [list(item.box) for item in objects]
 
