@@ -122,7 +122,7 @@ def training_images(model: Path) -> int:
     """The images that a model was trained on; where classes were added, those of the most shown."""
     provenance = read_header(model).provenance
     added = provenance.get("classes", {}).get("added", [])
-    return max((one["images"] for one in added), default=provenance["images"])
+    return int(max((one["images"] for one in added), default=provenance["images"]))
 
 
 def table(rows: dict[str, dict[str, Row]]) -> str:
