@@ -17,7 +17,7 @@ from sppdet.core.parallel import matmul
 from sppdet.core.types import Float64Array, FloatArray, IntArray
 from sppdet.detection.added.regions import ImageRegions, as_float32
 from sppdet.heads.added.added_class import FEATURES, AddedClass
-from sppdet.heads.box_regression import BoxRegressors
+from sppdet.heads.box_regression import BUFFER_ROWS, BoxRegressors
 from sppdet.heads.head import RegionHead
 from sppdet.heads.svm_solver import DualProblem, SvmSolution, solve
 
@@ -185,24 +185,42 @@ def learn_regressor(
     class by more than `REGRESSION_IOU`; `scale` brings fc7 to `FEATURE_NORM`.
     """
     weights, bias = start
-    rows, left = [], []
-    for one in images:
-        own = np.flatnonzero(one.labels == label)
-        if not len(own):
-            continue
-        best = one.overlaps[:, own].argmax(axis=1)
-        near = np.flatnonzero(one.overlap(label) > REGRESSION_IOU)
-        fc7 = as_float32(one.features["fc7"][near])
-        wanted = encode_deltas(one.boxes[own[best[near]]], one.boxes[near])
-        rows.append(np.c_[fc7 * np.float32(scale), np.ones(len(near), np.float32)])
-        left.append(wanted - (matmul(fc7, weights) + bias))
-    x, y = np.concatenate(rows).astype(np.float64), np.concatenate(left).astype(np.float64)
-    if len(x) < x.shape[1]:  # the kernel matrix is smaller: the same solution
+    samples = (_regression_samples(one, label, start, scale) for one in images)
+    width = len(weights) + 1
+    gram, cross, count = np.zeros((width, width)), np.zeros((width, 4)), 0
+    waiting: list[tuple[Float64Array, Float64Array]] = []
+    for sample in samples:
+        waiting.append(sample)
+        count += len(sample[0])
+        # Few large products, and never all rows at once.
+        if count >= width and sum(len(one) for one, _ in waiting) >= BUFFER_ROWS:
+            x, y = (np.concatenate(part) for part in zip(*waiting, strict=True))
+            gram, cross, waiting = gram + x.T @ x, cross + x.T @ y, []
+    empty = (np.zeros((0, width)), np.zeros((0, 4)))
+    x, y = (np.concatenate(part) for part in zip(empty, *waiting, strict=True))
+    if count < width:
+        # The kernel matrix is smaller, and gives the same solution.
         change = x.T @ np.linalg.solve(x @ x.T + RIDGE * np.eye(len(x)), y)
     else:
-        change = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ y)
+        gram, cross = gram + x.T @ x, cross + x.T @ y
+        change = np.linalg.solve(gram + RIDGE * np.eye(width), cross)
     moved = weights + (change[:-1] * scale).astype(np.float32)
     return moved, bias + change[-1].astype(np.float32)
+
+
+def _regression_samples(
+    image: ImageRegions, label: int, start: tuple[FloatArray, FloatArray], scale: float
+) -> tuple[Float64Array, Float64Array]:
+    """`float64 (n, fc7 + 1)` scaled features and a constant, and `(n, 4)` what the start leaves."""
+    own = np.flatnonzero(image.labels == label)
+    near = np.flatnonzero(image.overlap(label) > REGRESSION_IOU)
+    fc7 = as_float32(image.features["fc7"][near])
+    x = np.c_[fc7 * np.float32(scale), np.ones(len(near), np.float32)].astype(np.float64)
+    if not len(own):
+        return x, np.zeros((0, 4))
+    best = image.overlaps[np.ix_(near, own)].argmax(axis=1)
+    wanted = encode_deltas(image.boxes[own[best]], image.boxes[near])
+    return x, (wanted - (matmul(fc7, start[0]) + start[1])).astype(np.float64)
 
 
 def make_class(

@@ -23,8 +23,8 @@ from sppdet.heads.head import RegionFeatures, RegionHead
 from sppdet.heads.region_averages import has_averages
 from sppdet.proposals import Proposer
 
-# Proposals kept of an image: of few images many, of many images fewer, 0.4 GB of them in all.
-MOST_PROPOSALS, FEWEST_PROPOSALS, ALL_PROPOSALS = 1000, 100, 64_000
+# Proposals kept of an image: of few images many, of many images fewer, 0.3 GB of them in all.
+MOST_PROPOSALS, FEWEST_PROPOSALS, ALL_PROPOSALS = 1000, 100, 48_000
 
 Features = Mapping[str, NDArray[Any]]
 
