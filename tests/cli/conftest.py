@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import pytest
+import torch
 
 from sppdet.cli import main
 from sppdet.datasets import make_synthetic_voc
@@ -23,6 +25,15 @@ class Ran(NamedTuple):
 
 
 Run = Callable[..., Ran]
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """Give the process its numbers of threads back: the last bits of a training depend on them."""
+    numbers = torch.get_num_threads(), cv2.getNumThreads()
+    yield
+    torch.set_num_threads(numbers[0])
+    cv2.setNumThreads(numbers[1])
 
 
 @pytest.fixture
