@@ -148,6 +148,11 @@ class Finding(NamedTuple):
     message: str
     split: str | None = None
 
+    @property
+    def line(self) -> str:
+        """Where and what, in one line whatever a file's name holds."""
+        return " ".join(f"{self.path}: {self.message}".split())
+
 
 class Findings:
     """Everything wrong with a data set, by kind, in order.
@@ -188,7 +193,7 @@ class Findings:
         for kind, count in self.counts().items():
             out.append(f"{kind}: {count}")
             named = list(self.of(kind))[:MAX_NAMED]
-            out += [f"  {one.path}: {one.message}" for one in named]
+            out += [f"  {one.line}" for one in named]
             if count > len(named):
                 out.append(f"  and {count - len(named)} more")
         return out

@@ -282,3 +282,9 @@ def test_an_image_that_is_annotated_twice_is_taken_once_and_told(image: Path) ->
     assert [len(sample.boxes) for sample in dataset] == [1, 1]
     assert findings.counts() == {DUPLICATE: 1}
     assert "again (2 objects left out)" in findings.all[0].message
+
+
+def test_a_finding_is_one_line_whatever_a_name_holds() -> None:
+    findings = Findings()
+    findings.add("kind", Path("a\nb.jpg"), "c\r\nd is not there")
+    assert findings.lines() == ["kind: 1", "  a b.jpg: c d is not there"]

@@ -119,7 +119,7 @@ def check_dataset(
     if duplicates:
         _compare_images(dataset, splits, findings, report)
     for kind, count in findings.counts().items():
-        named = [f"{one.path}: {one.message}" for one in findings.of(kind)]
+        named = [one.line for one in findings.of(kind)]
         (report.notes if kind in NOTES else report.problems)[kind] = Problem(count, named)
     return report
 
