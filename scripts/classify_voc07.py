@@ -20,9 +20,10 @@ from typing import Any
 from sppdet.classification.config import SvmClassifierConfig, load_svm_config
 from sppdet.classification.image_features import extract_features
 from sppdet.classification.svm_classifier import SvmClassifier, train_svm_classifier
+from sppdet.cli.terminal.progress import terminal_progress
 from sppdet.core.errors import SppdetError
 from sppdet.core.files import atomic_write_json
-from sppdet.core.progress import Progress, terminal_progress
+from sppdet.core.progress import Progress
 from sppdet.core.types import Dataset
 from sppdet.datasets import load_dataset
 from sppdet.evaluation.classification_report import classification_dict

@@ -5,6 +5,7 @@ Writes each photo with its boxes to `demo-output/`, and prints what was found an
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -18,7 +19,7 @@ from sppdet.core.jit import warm_up
 from sppdet.core.progress import duration
 from sppdet.core.types import Detections, ImageArray
 from sppdet.detection.detector import Detector
-from sppdet.detection.visualize import draw_detections
+from sppdet.outputs.drawing import draw_detections
 
 OUTPUT = Path("demo-output")
 # Boxes of at least this probability are drawn.
@@ -83,7 +84,8 @@ def main() -> None:
     paths = photos()
     if not paths:
         raise SystemExit("no photos: pip install scikit-image")
-    warm_up(announce=print)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    warm_up()
     start = time.perf_counter()
     detector = Detector.load()
     print(f"model loaded in {duration(time.perf_counter() - start)}; photos: {len(paths)}\n")

@@ -30,10 +30,11 @@ from typing import Any
 import numpy as np
 
 from sppdet.cli.common import use_threads
+from sppdet.cli.terminal.progress import terminal_progress
 from sppdet.core.errors import SppdetError
 from sppdet.core.files import atomic_write_json, sha256
 from sppdet.core.images import read_sample
-from sppdet.core.progress import Progress, terminal_progress
+from sppdet.core.progress import Progress
 from sppdet.core.settings import load
 from sppdet.core.tensor_files import TensorCache
 from sppdet.core.types import Dataset, Detections, Sample

@@ -13,9 +13,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from sppdet.cli.terminal.progress import terminal_progress
 from sppdet.core.errors import SppdetError
 from sppdet.core.files import atomic_write_json
-from sppdet.core.progress import Progress, terminal_progress
+from sppdet.core.progress import Progress
 from sppdet.core.settings import load
 from sppdet.core.types import Dataset, Detections
 from sppdet.detection.config import DetectionConfig, DetectorConfig

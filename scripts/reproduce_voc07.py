@@ -34,11 +34,12 @@ import paper_ladder
 from run_record import Record, Stopwatch, phase
 
 from sppdet.cli.common import use_threads
+from sppdet.cli.terminal.progress import terminal_progress
 from sppdet.core.errors import SppdetError
 from sppdet.core.files import sha256
 from sppdet.core.model_file import SUFFIX, read_header
 from sppdet.core.parallel import available_cores
-from sppdet.core.progress import duration, terminal_progress
+from sppdet.core.progress import duration
 from sppdet.core.settings import differences, digest, to_dict
 from sppdet.core.settings import load as load_settings
 from sppdet.core.types import Dataset

@@ -22,9 +22,10 @@ import torch
 from sppdet.classification.classifier import Classifier
 from sppdet.classification.config import ClassificationConfig, NetworkConfig, TrainingConfig
 from sppdet.classification.train import train_classifier
+from sppdet.cli.terminal.progress import terminal_progress
 from sppdet.core.errors import SppdetError
 from sppdet.core.files import atomic_write_json
-from sppdet.core.progress import Progress, terminal_progress
+from sppdet.core.progress import Progress
 from sppdet.datasets import LabeledImages, load_class_folders, load_dataset, write_object_crops
 
 # Half of the paper's 224 and 180: ZF-5 makes 6 x 6 and 4 x 4 cells of them, so the pyramid begins

@@ -13,18 +13,23 @@ print(best.name, best.probability)
 
 from __future__ import annotations
 
+import logging
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from sppdet.core.errors import SppdetError
+from sppdet.core.parallel import paused_collection
 from sppdet.core.types import Dataset, Detection, Detections, Sample
 
 if TYPE_CHECKING:
     from sppdet.classification.classifier import Classifier
     from sppdet.detection.detector import Detector
     from sppdet.detection.ensemble import Ensemble
+    from sppdet.detection.modes.tiles import TiledDetector
     from sppdet.spp.spatial_pyramid_pooling import SpatialPyramidPooling
+
+    __version__: str
 
 __all__ = [
     "Classifier",
@@ -36,7 +41,12 @@ __all__ = [
     "Sample",
     "SpatialPyramidPooling",
     "SppdetError",
+    "TiledDetector",
+    "__version__",
 ]
+
+# What the package has to say, such as that it compiles, goes to the log `sppdet`.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # Read once by OpenMP, when torch is first imported: threads that sleep between loops, rather than
 # spin, leave a detection on two cores a twentieth faster (docs/experiments.md). Who has set it, or
@@ -49,10 +59,16 @@ _LAZY = {
     "Detector": "sppdet.detection.detector",
     "Ensemble": "sppdet.detection.ensemble",
     "SpatialPyramidPooling": "sppdet.spp.spatial_pyramid_pooling",
+    "TiledDetector": "sppdet.detection.modes.tiles",
 }
 
 
 def __getattr__(name: str) -> object:
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+        with paused_collection():
+            return getattr(import_module(_LAZY[name]), name)
+    if name == "__version__":
+        from sppdet.core.versions import installed
+
+        return installed(__name__)
     raise AttributeError(f"module 'sppdet' has no attribute {name!r}")

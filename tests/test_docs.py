@@ -32,10 +32,11 @@ def test_links_to_our_own_files_lead_somewhere(page: Path) -> None:
         assert (ROOT / name).is_file(), name
 
 
-def test_layouts_of_data_name_what_builds_them() -> None:
-    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("page", "least"), [("data.md", 26), ("use.md", 13)])
+def test_rows_of_tables_name_their_tests(page: str, least: int) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if "`tests/" in line]
-    assert len(rows) > 25
+    assert len(rows) >= least
     for row in rows:
         file, name = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)[0]
         assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), row

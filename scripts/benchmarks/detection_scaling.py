@@ -37,12 +37,13 @@ import torch
 from PIL import Image
 
 from sppdet.cli.common import use_threads
+from sppdet.cli.terminal.progress import terminal_progress
 from sppdet.core import boxes as geometry
 from sppdet.core.errors import SppdetError
 from sppdet.core.files import atomic_write_json
 from sppdet.core.images import read_image, read_sample
 from sppdet.core.jit import warm_up
-from sppdet.core.progress import Progress, terminal_progress
+from sppdet.core.progress import Progress
 from sppdet.core.settings import to_dict
 from sppdet.core.types import FloatArray, ImageArray, IntArray
 from sppdet.datasets import load_dataset
@@ -202,7 +203,7 @@ def main() -> int:
         dataset = load_dataset(args.root, args.split, year=args.year, max_lost=0.0)
         images = [read_sample(sample) for sample in dataset.samples[: max(1, args.images)]]
         use_threads(args.threads)
-        warm_up(progress.say)
+        warm_up()
         detector = Detector.load(args.model)
         settings = to_dict(detector.config.proposals)
         tables = {

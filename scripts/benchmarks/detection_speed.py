@@ -37,17 +37,18 @@ from torchvision.models.detection import (
 )
 
 from sppdet.cli.common import use_threads
+from sppdet.cli.terminal.progress import terminal_progress
 from sppdet.core.errors import ConfigError, SppdetError
 from sppdet.core.files import atomic_write_json
 from sppdet.core.images import read_sample
 from sppdet.core.jit import warm_up
-from sppdet.core.progress import Progress, duration, terminal_progress
+from sppdet.core.progress import Progress, duration
 from sppdet.core.types import ImageArray
 from sppdet.core.versions import installed
 from sppdet.datasets import load_dataset
 from sppdet.detection.detector import Detector
 from sppdet.detection.ensemble import Ensemble, load_detector
-from sppdet.detection.rcnn import RcnnDetector
+from sppdet.detection.modes.rcnn import RcnnDetector
 
 # torchvision's detectors, by what the table calls them.
 TORCHVISION = {
@@ -182,7 +183,7 @@ def run(args: argparse.Namespace) -> None:
     dataset = load_dataset(args.root, args.split, year=args.year, max_lost=0.0)
     count = max(args.images, args.rcnn_images, args.torchvision_images)
     chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
-    warm_up(progress.say)
+    warm_up()
     found = contenders(args, progress)
     first = read_sample(dataset.samples[0])
     for one in found:

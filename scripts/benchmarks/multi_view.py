@@ -37,13 +37,14 @@ from sppdet.classification.multi_view import (
 )
 from sppdet.classification.network import ClassificationNetwork
 from sppdet.classification.transforms import to_input
+from sppdet.cli.terminal.progress import terminal_progress
 from sppdet.core.errors import SppdetError
 from sppdet.core.files import atomic_write_json
-from sppdet.core.images import find_images, read_image
-from sppdet.core.progress import terminal_progress
+from sppdet.core.images import read_image
 from sppdet.core.types import FloatArray, ImageArray
 from sppdet.datasets import LabeledImages, load_class_folders
 from sppdet.evaluation.accuracy import evaluate_accuracy
+from sppdet.media.sources import find_images
 
 # Stands for the classes of a network that is timed only; ImageNet has as many.
 TIMED_CLASSES = tuple(f"class {k}" for k in range(1000))
@@ -148,7 +149,7 @@ def main() -> int:
     try:
         network = network_of(options)
         if options.model is None:
-            paths = find_images([str(options.images)])
+            paths = find_images(options.images)
         else:
             labeled = spread(
                 load_class_folders(options.images, options.split, classes=network.classes),

@@ -201,7 +201,7 @@ def main() -> None:
 
     dataset = load_dataset(args.root, args.split, year=args.year, max_lost=0.0)
     dataset = dataclasses.replace(dataset, samples=dataset.samples[: args.images or None])
-    warm_up(print)
+    warm_up()
     configs = {name: ProposalConfig(engine=name, max_proposals=0) for name in args.engines}
     sources: dict[str, Source] = {name: make_proposer(c) for name, c in configs.items()}
     sources |= {where: load_source(where) for where in args.source}

@@ -21,17 +21,18 @@ from typing import Any
 import numpy as np
 
 from sppdet.cli.common import use_threads
+from sppdet.cli.terminal.progress import terminal_progress
 from sppdet.core.errors import SppdetError
 from sppdet.core.files import atomic_write_json, sha256
 from sppdet.core.images import read_sample
 from sppdet.core.jit import warm_up
-from sppdet.core.progress import Progress, duration, terminal_progress
+from sppdet.core.progress import Progress, duration
 from sppdet.core.settings import digest
 from sppdet.core.types import Dataset, Detections, FloatArray, ImageArray, Sample
 from sppdet.datasets import load_dataset
 from sppdet.detection.detector import Detector
 from sppdet.detection.model_zoo import find_members
-from sppdet.detection.rcnn import BATCH, PADDING, SIDE, RcnnDetector
+from sppdet.detection.modes.rcnn import BATCH, PADDING, SIDE, RcnnDetector
 from sppdet.evaluation.detection_report import voc_dict
 from sppdet.evaluation.voc_ap import evaluate_voc
 
@@ -146,7 +147,7 @@ def main() -> int:
             samples = dataset.samples[: args.images]
             dataset = dataclasses.replace(dataset, name=name, samples=samples)
         use_threads(args.threads)
-        warm_up(progress.say)
+        warm_up()
         figures = compare(args.model, dataset, args.proposals, args.run, progress)
     except SppdetError as error:
         print(error, file=sys.stderr)

@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sppdet.backbones.registry import disable_memory_trimming
 from sppdet.core.files import atomic_write_json
+from sppdet.core.parallel import keep_freed_memory
 from sppdet.core.types import IntArray
 from sppdet.spp.roi_pooling import PAPER_LEVELS, spatial_pyramid_pool
 from sppdet.spp.torch_ops import pool_max_by_torch
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     args = parser.parse_args()
-    disable_memory_trimming()
+    keep_freed_memory()
 
     generator = torch.Generator().manual_seed(args.seed)
     cells = torch.randn(args.height, args.width, args.channels, generator=generator)

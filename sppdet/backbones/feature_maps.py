@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from sppdet.backbones.base import Backbone, without_cudnn
@@ -19,7 +19,8 @@ from sppdet.backbones.registry import load_backbone
 from sppdet.backbones.trainable_stages import TrainableStages
 from sppdet.core.errors import ConfigError, SppdetError
 from sppdet.core.files import sha256
-from sppdet.core.settings import Settings, digest
+from sppdet.core.parallel import memory_errors
+from sppdet.core.settings import Settings, Side, digest
 from sppdet.core.tensor_files import TensorCache
 from sppdet.core.types import ImageArray
 
@@ -46,10 +47,10 @@ class FeatureConfig(Settings):
     with ImageNet weights, on a CPU)."""
     layers: Annotated[tuple[str, ...], Field(min_length=1)] = ("stage5",)
     """The network's maps that regions are pooled from; all must have one stride."""
-    scales: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (320, 640)
+    scales: Annotated[tuple[Side, ...], Field(min_length=1, max_length=8)] = (320, 640)
     """Short sides in pixels that the image is resized to; one forward pass each. The release uses
     480, 576, 688, 874, 1200 or 688 alone."""
-    max_aspect_ratio: Annotated[float, Field(ge=1)] = 5 / 3
+    max_aspect_ratio: Annotated[float, Field(ge=1, le=20)] = 5 / 3
     """An image so long that its long side would exceed this many times the short side's target is
     resized less, which bounds time and memory (Fast R-CNN does the same)."""
     scale_rule: Literal["release", "paper"] = "release"
@@ -189,10 +190,11 @@ class FeatureExtractor:
     def at_scale(self, image: ImageArray, scale: int) -> FeatureMap:
         """Compute the map of an RGB image `uint8 (H, W, 3)`, float32, at one scale."""
         height, width = image.shape[:2]
-        x, scale_x, scale_y = self.backbone.preprocess(
-            image, self.resized_side(width, height, scale)
-        )
-        with nullcontext() if self.device.type == "cpu" else without_cudnn():
+        side = self.resized_side(width, height, scale)
+        work = f"a map of {width}x{height} pixels at a short side of {side}"
+        gpu = nullcontext() if self.device.type == "cpu" else without_cudnn()
+        with gpu, memory_errors(work, "give smaller features.scales"):
+            x, scale_x, scale_y = self.backbone.preprocess(image, side)
             found = self.forward(x.to(self.device))
         maps = [found[layer][0].permute(1, 2, 0) for layer in self.config.layers]
         values = maps[0] if len(maps) == 1 else torch.cat(maps, dim=2)

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from sppdet.backbones.onnx_graph import FloatGraph, InvertedResidual
+from sppdet.backbones.onnx_session import make_session
 from sppdet.backbones.quantization import QuantConfig, QuantizedGraph
-
-SILENT = 3
 
 
 class OnnxModel:
@@ -50,7 +48,7 @@ class OnnxModel:
             maps[len(stages)] = graph.conv(value, head, relu6=True)
         self._outputs = [maps[position].name for position in wanted]
         self._model = graph.model(self._outputs)
-        self._sessions: dict[int, onnxruntime.InferenceSession] = {}
+        self._sessions: dict[int, Any] = {}
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """Compute the wanted maps `float32 (B, C', h', w')` of `float32 (B, C, h, w)`.
@@ -65,14 +63,7 @@ class OnnxModel:
         """Return itself: nothing can change it."""
         return self
 
-    def _session(self, threads: int) -> onnxruntime.InferenceSession:
+    def _session(self, threads: int) -> Any:
         if threads not in self._sessions:
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-            options.log_severity_level = SILENT
-            # Threads that wait by spinning take the cores from torch's, which come next.
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            self._sessions[threads] = onnxruntime.InferenceSession(
-                self._model, options, providers=["CPUExecutionProvider"]
-            )
+            self._sessions[threads] = make_session(self._model, threads)
         return self._sessions[threads]

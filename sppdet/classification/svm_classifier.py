@@ -14,7 +14,6 @@ from sppdet.classification.config import SvmClassifierConfig
 from sppdet.classification.image_features import ImageFeatureExtractor, extract_features
 from sppdet.classification.image_svms import train_svms
 from sppdet.core.errors import TrainingError, raise_for_images
-from sppdet.core.images import as_image
 from sppdet.core.model_file import (
     SVM_CLASSIFIER,
     ModelHeader,
@@ -26,8 +25,9 @@ from sppdet.core.model_file import (
 )
 from sppdet.core.progress import NullProgress, Progress
 from sppdet.core.settings import from_dict, to_dict
-from sppdet.core.types import FloatArray, ImageArray, IntArray
+from sppdet.core.types import FloatArray, IntArray
 from sppdet.heads.svm import LinearSvms
+from sppdet.media.image_inputs import ImageInput, as_image
 
 
 class SvmClassifier:
@@ -59,7 +59,9 @@ class SvmClassifier:
         header, tensors = load_model(path, SVM_CLASSIFIER)
         with check_config(header, path):
             config = from_dict(SvmClassifierConfig, header.config)
-            extractor = ImageFeatureExtractor(config.features, seed=config.seed, device=device)
+            # Nothing is fetched because a file says so.
+            features = config.features.replace(download=False)
+            extractor = ImageFeatureExtractor(features, seed=config.seed, device=device)
         check_backbone(header, extractor.weights_digest, path)
         with check_arrays(path):
             svms = LinearSvms(**tensors)
@@ -81,12 +83,11 @@ class SvmClassifier:
         names = ("weights", "bias", "trained", "converged")
         save_model(path, header, {name: getattr(self.svms, name) for name in names})
 
-    def scores(self, image: str | Path | ImageArray) -> FloatArray:
+    def scores(self, image: ImageInput) -> FloatArray:
         """Compute `float32 (K,)` SVM margins, above 0 where the class is likely there.
 
-        `image` is a file or an RGB array `uint8 (H, W, 3)`. An untrained class scores minus
-        infinity. Raises ImageError when a file cannot be read or an array is of another type or
-        shape.
+        `image` is whatever `media.as_image` takes. An untrained class scores minus infinity.
+        Raises ImageError as `as_image`.
         """
         margins: FloatArray = self.view_scores(self.extractor(as_image(image))[None])[0]
         return margins

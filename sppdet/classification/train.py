@@ -26,7 +26,7 @@ from sppdet.classification.trainer import (
     epoch_size,
 )
 from sppdet.core.errors import TrainingError
-from sppdet.core.files import atomic_write_bytes, atomic_write_json
+from sppdet.core.files import atomic_write_bytes, atomic_write_json, exclusive
 from sppdet.core.model_file import MODEL_FILE
 from sppdet.core.progress import Advance, Progress
 from sppdet.core.settings import differences, from_dict, to_dict
@@ -79,19 +79,20 @@ def train_classifier(
     Raises TrainingError when images cannot be read, the run's folder holds a training of other
     settings or images, or the loss is not finite.
     """
-    run = _Run(config, training, validation, run_dir, progress, device)
-    run.resume()
-    run.train()
-    path = run_dir / MODEL_FILE
-    provenance = {
-        "dataset": training.name,
-        "images": len(training),
-        "seed": config.seed,
-        **versions(),
-        "last_epoch": run.trainer.history[-1] if run.trainer.history else {},
-    }
-    classifier = Classifier(config, run.trainer.network)
-    classifier.save(path, description=description, provenance=provenance)
+    with exclusive(run_dir):
+        run = _Run(config, training, validation, run_dir, progress, device)
+        run.resume()
+        run.train()
+        path = run_dir / MODEL_FILE
+        provenance = {
+            "dataset": training.name,
+            "images": len(training),
+            "seed": config.seed,
+            **versions(),
+            "last_epoch": run.trainer.history[-1] if run.trainer.history else {},
+        }
+        classifier = Classifier(config, run.trainer.network)
+        classifier.save(path, description=description, provenance=provenance)
     return path
 
 

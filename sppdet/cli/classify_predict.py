@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sppdet.cli.common import Failures, attempt, checked_device, format_cost, use_threads
+from sppdet.cli.common import (
+    Failures,
+    attempt,
+    checked_device,
+    find_inputs,
+    format_cost,
+    say,
+    use_threads,
+)
 from sppdet.cli.options import (
     LABELED_SPLIT,
     ClassifierOption,
@@ -20,16 +28,26 @@ from sppdet.cli.options import (
     ImagesOption,
     LabeledDataArgument,
     MaxPixelsOption,
+    RecursiveOption,
     StrictOption,
     ThreadsOption,
     YearOption,
     examples,
+)
+from sppdet.cli.recording import (
+    JsonlOption,
+    JsonOption,
+    file_results,
+    record_errors,
+    recording,
 )
 
 if TYPE_CHECKING:
     from sppdet.classification.multi_view import ViewSet
     from sppdet.classification.predictor import ImagePredictor
     from sppdet.core.types import FloatArray, ImageArray
+    from sppdet.media.sources import ImageSource
+    from sppdet.outputs.results import Results
 
 REPORT = "report.json"
 
@@ -111,36 +129,39 @@ def measure(
     from sppdet.cli.dataset import DataSource
     from sppdet.cli.labeled_data import load_labeled_data
     from sppdet.datasets.splits import EVALUATION_SPLITS
+    from sppdet.media.sources import ImageSource
+    from sppdet.outputs.results import Results
 
     use_threads(threads)
     predictor = _load(model, views, device)
     opened = DataSource(source, split, format, year, images, strict=strict)
     data = load_labeled_data(opened, EVALUATION_SPLITS, predictor.classes)
     start = time.perf_counter()
-    failures: Failures[int] = Failures()
-    scores = dict(_scores(predictor, data.paths, failures))
-    typer.echo(f"{len(scores)} images in {format_cost(time.perf_counter() - start)}\n")
+    failures: Failures[ImageSource] = Failures()
+    sources = [ImageSource(str(path), path) for path in data.paths]
+    found = dict(_scores(predictor, sources, failures, Results()))
+    scores = {index: found[one] for index, one in enumerate(sources) if one in found}
+    say(f"{len(scores)} images in {format_cost(time.perf_counter() - start)}\n")
     table, figures = data.evaluate(scores, out)
-    typer.echo(table)
+    say(table)
     if out is not None:
         from sppdet.core.files import atomic_write_json
 
         report = {**figures, "model": model, "views": None if views is None else views.value}
         errors = [str(error) for error in failures.errors.values()]
         atomic_write_json(out / REPORT, {**report, "errors": errors})
-        typer.echo(f"\nwritten to {out}")
+        say(f"\nwritten to {out}")
     failures.finish(f"of {len(data.paths)} images could not be read")
 
 
 def predict(
     inputs: ImagesArgument,
     model: ClassifierOption,
+    recursive: RecursiveOption = False,
     views: ViewsOption = None,
     top: Annotated[int, typer.Option(min=1, help="Classes shown per image.")] = 3,
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="Write the scores of all classes here."),
-    ] = None,
+    jsonl_file: JsonlOption = None,
+    json_file: JsonOption = None,
     max_pixels: MaxPixelsOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
@@ -149,28 +170,31 @@ def predict(
 
     A file that cannot be read is named, the others are done, and the exit code is 1.
     """
-    from sppdet.core.images import find_images
+    from sppdet.core.files import sha256
+    from sppdet.outputs.journal import Run
 
-    paths = find_images(inputs)
+    failures: Failures[ImageSource] = Failures()
+    sources = find_inputs(inputs, recursive, failures)
+    results = file_results(jsonl_file, json_file)
+    results.check(sources)
     use_threads(threads)
     predictor = _load(model, views, device)
-    failures: Failures[int] = Failures()
-    records: dict[int, dict[str, object]] = {}
-    for index, scores in _scores(predictor, paths, failures, max_pixels):
-        order = sorted(range(len(scores)), key=lambda k: -scores[k])
-        best = ", ".join(f"{predictor.classes[k]} {scores[k]:.3f}" for k in order[:top])
-        typer.echo(f"{paths[index]}: {best}")
-        # An untrained class has no score.
-        known = {predictor.classes[k]: float(scores[k]) for k in order if scores[k] > -float("inf")}
-        records[index] = {"scores": known}
-    if json_file is not None:
-        from sppdet.core.files import atomic_write_json
-
-        records |= {index: {"error": str(error)} for index, error in failures.errors.items()}
-        images = [{"file": str(path), **records[index]} for index, path in enumerate(paths)]
-        atomic_write_json(json_file, {"model": model, "unit": predictor.unit, "images": images})
-        typer.echo(f"written to {json_file}")
-    failures.finish(f"of {len(paths)} images could not be read")
+    run = Run.of({"model": model}, sha256(Path(model).read_bytes()), views and views.value)
+    header = {"model": model, "unit": predictor.unit}
+    with recording(results, run, sources, header):
+        todo = [source for source in sources if results.find(source) is None]
+        if len(todo) < len(sources):
+            say(f"{len(sources) - len(todo)} of {len(sources)} images were done before")
+        for source, scores in _scores(predictor, todo, failures, results, max_pixels):
+            order = sorted(range(len(scores)), key=lambda k: -scores[k])
+            # An untrained class has no score.
+            known = [k for k in order if scores[k] > -float("inf")]
+            results.add(source, {"scores": {predictor.classes[k]: float(scores[k]) for k in known}})
+            best = ", ".join(f"{predictor.classes[k]} {scores[k]:.3f}" for k in order[:top])
+            say(f"{source.name}: {best}")
+    for place in results.places:
+        say(f"written to {place}")
+    failures.finish(f"of {len(sources)} images could not be read")
 
 
 def _load(model: str, views: ViewNames | None, device: str) -> ImagePredictor:
@@ -182,19 +206,20 @@ def _load(model: str, views: ViewNames | None, device: str) -> ImagePredictor:
 
 def _scores(
     predictor: ImagePredictor,
-    paths: Sequence[Path],
-    failures: Failures[int],
+    sources: Sequence[ImageSource],
+    failures: Failures[ImageSource],
+    results: Results,
     max_pixels: int | None = None,
-) -> Iterator[tuple[int, FloatArray]]:
-    """Yield the index and scores `float32 (K,)` of each readable image."""
-    from sppdet.core.images import MAX_PIXELS, read_image
+) -> Iterator[tuple[ImageSource, FloatArray]]:
+    """Yield each readable image's scores `float32 (K,)`."""
+    from sppdet.cli.terminal.progress import terminal_progress
+    from sppdet.core.images import MAX_PIXELS
     from sppdet.core.parallel import prefetch
-    from sppdet.core.progress import terminal_progress
 
-    def read(index: int) -> ImageArray:
-        return read_image(paths[index], max_pixels=max_pixels or MAX_PIXELS)
+    def read(source: ImageSource) -> ImageArray:
+        return source.read(max_pixels=max_pixels or MAX_PIXELS)
 
-    with terminal_progress().task("classifying", len(paths)) as advance:
-        outcomes = prefetch(range(len(paths)), attempt(read))
-        for index, image in failures.skip(outcomes, advance):
-            yield index, predictor.scores(image)
+    with terminal_progress().task("classifying", len(sources)) as advance:
+        outcomes = prefetch(sources, attempt(read))
+        for source, image in failures.skip(record_errors(outcomes, results), advance):
+            yield source, predictor.scores(image)

@@ -25,6 +25,7 @@ from sppdet.cli.options import (
     YearOption,
     examples,
 )
+from sppdet.cli.terminal.notes import say
 
 RunOption = Annotated[
     Path,
@@ -102,9 +103,9 @@ def train(
     use_threads(threads)
 
     from sppdet.classification.train import train_classifier
-    from sppdet.core.progress import terminal_progress
+    from sppdet.cli.terminal.progress import terminal_progress
 
-    typer.echo(f"{training.name}: {len(training)} images, {len(training.classes)} classes")
+    say(f"{training.name}: {len(training)} images, {len(training.classes)} classes")
     start = time.perf_counter()
     model = train_classifier(
         chosen,
@@ -115,7 +116,7 @@ def train(
         device=checked_device(device),
         description=description,
     )
-    typer.echo(f"{model}: trained in {format_cost(time.perf_counter() - start)}")
+    say(f"{model}: trained in {format_cost(time.perf_counter() - start)}")
 
 
 @classify.command(
@@ -177,9 +178,9 @@ def train_svm(
     use_threads(threads)
 
     from sppdet.classification.svm_classifier import train_svm_classifier
-    from sppdet.core.progress import terminal_progress
+    from sppdet.cli.terminal.progress import terminal_progress
 
-    typer.echo(f"{data.name}: {len(data.paths)} images, {len(data.classes)} classes")
+    say(f"{data.name}: {len(data.paths)} images, {len(data.classes)} classes")
     start = time.perf_counter()
     classifier, facts = train_svm_classifier(
         chosen,
@@ -193,7 +194,7 @@ def train_svm(
     provenance = {"dataset": data.name, "seed": chosen.seed, **versions(), **facts}
     model = run / MODEL_FILE
     classifier.save(model, description=description, provenance=provenance)
-    typer.echo(f"{model}: trained in {format_cost(time.perf_counter() - start)}, C {facts['c']:g}")
+    say(f"{model}: trained in {format_cost(time.perf_counter() - start)}, C {facts['c']:g}")
 
 
 @classify.command(
@@ -213,6 +214,6 @@ def settings(
     from sppdet.core.settings import to_toml
 
     if svm:
-        typer.echo(to_toml(load_config(SvmClassifierConfig, config, changes, seed)))
+        say(to_toml(load_config(SvmClassifierConfig, config, changes, seed)))
     else:
-        typer.echo(to_toml(load_config(ClassificationConfig, config, changes, seed)))
+        say(to_toml(load_config(ClassificationConfig, config, changes, seed)))

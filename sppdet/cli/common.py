@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import typer
 
+from sppdet.cli.terminal.notes import say as say
+from sppdet.cli.terminal.notes import warn as warn
 from sppdet.core.errors import SppdetError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sppdet.core.settings import Settings
     from sppdet.detection.detector import Detector
     from sppdet.detection.ensemble import Ensemble
+    from sppdet.media.sources import ImageSource
 
 Config = TypeVar("Config", bound="Settings")
 Item = TypeVar("Item", bound=Hashable)
@@ -43,7 +45,10 @@ def load_detector(
     model: str, device: str, config: Path | None = None, changes: Sequence[str] | None = None
 ) -> Detector | Ensemble:
     """Load a model under changed settings; ConfigError for those that training fixed."""
-    from sppdet.detection import ensemble
+    from sppdet.core.parallel import paused_collection
+
+    with paused_collection():
+        from sppdet.detection import ensemble
 
     detector = ensemble.load_detector(model, device=checked_device(device))
     return detector.configure(config, changes or ())
@@ -95,6 +100,27 @@ class Failures(Generic[Item]):
             raise typer.Exit(1)
 
 
+def find_inputs(
+    inputs: Sequence[str], recursive: bool, failures: Failures[ImageSource]
+) -> tuple[ImageSource, ...]:
+    """Find the images that inputs name; say at once what is wrong with inputs, or left out.
+
+    Sources with an `error` are among them, in `failures` already, to be counted and recorded.
+    Leaves with exit code 1 if none of them can be read.
+    """
+    from sppdet.media.sources import find_sources
+
+    found = find_sources(inputs, recursive=recursive)
+    for note in found.notes:
+        warn(note)
+    for source in found.images:
+        if source.error is not None:
+            failures.add(source, source.error)
+    if all(source.error is not None for source in found.images):
+        raise typer.Exit(1)
+    return found.images
+
+
 def use_threads(threads: int | None) -> None:
     """Make the libraries use that many cores; None leaves each its own choice."""
     if threads is None:
@@ -111,7 +137,7 @@ def checked_device(device: str) -> str:
     import torch
 
     try:
-        torch.zeros(1, device=torch.device(device))
+        torch.zeros(1, device=torch.device(device)).item()  # `meta` has no values
     # PyTorch tells an unknown name, a missing driver and a missing GPU by several types.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0].partition(".")[0]
@@ -129,8 +155,3 @@ def format_cost(seconds: float) -> str:
     memory = peak_memory()
     peak = "" if memory is None else f", {memory:.1f} GB of memory at most"
     return f"{duration(seconds)}{peak}"
-
-
-def warn(message: str) -> None:
-    """Print a line on standard error."""
-    print(f"sppdet: {message}", file=sys.stderr, flush=True)

@@ -22,6 +22,7 @@ from sppdet.cli.options import (
     YearOption,
     examples,
 )
+from sppdet.cli.terminal.notes import say
 from sppdet.core.errors import DatasetError
 
 
@@ -61,7 +62,7 @@ def download(
     from sppdet.datasets import download_voc
 
     folder = download_voc(to, which, progress=sys.stderr.isatty())
-    typer.echo(f"{folder}")
+    say(f"{folder}")
 
 
 @data.command(
@@ -83,7 +84,7 @@ def synthetic(
     from sppdet.datasets import make_synthetic_voc
 
     made = make_synthetic_voc(folder, train=train, val=val, test=test, seed=seed)
-    typer.echo(f"{made}: {train} train, {val} val and {test} test images")
+    say(f"{made}: {train} train, {val} val and {test} test images")
 
 
 @data.command(
@@ -120,7 +121,7 @@ def check(
         source, format=format, classes=names, images=images, year=year, split=part
     )
     as_dict = report.to_dict()
-    typer.echo(json.dumps(as_dict, indent=2, allow_nan=False) if as_json else format_report(report))
+    say(json.dumps(as_dict, indent=2, allow_nan=False) if as_json else format_report(report))
     if report.problems or report.refused:
         raise typer.Exit(1)
 
@@ -172,7 +173,7 @@ def split(
             path=source,
             hint=f"name the one to split, or {ALL}: --split",
         )
-    typer.echo(opened.describe("splitting"))
+    say(opened.describe("splitting"))
     rest, held = hold_out(opened.load(), val, seed)
     if lists:
         with new_folder(out) as folder:
@@ -181,9 +182,9 @@ def split(
     else:
         to: Target = next((name for name in TARGETS if name == opened.format), "coco")
         if to != opened.format:
-            typer.echo(f"there is no writer for {opened.raw.format}: written as COCO")
+            say(f"there is no writer for {opened.raw.format}: written as COCO")
         print_findings(convert_dataset({"train": rest, "val": held}, out, to, copy=copy))
-    typer.echo(f"{out}: {len(rest)} train and {len(held)} val images")
+    say(f"{out}: {len(rest)} train and {len(held)} val images")
 
 
 @data.command(
@@ -221,12 +222,12 @@ def convert(
     )
     if to is not TargetFormat.VOC and {"train", "val", "trainval"} <= splits.keys():
         del splits["trainval"]
-        typer.echo("trainval is train and val together: not written apart")
+        say("trainval is train and val together: not written apart")
     print_findings(findings)
     print_findings(convert_dataset(splits, out, to.value, copy=copy))
     objects = sum(len(sample.labels) for one in splits.values() for sample in one)
     counts = ", ".join(f"{len(one)} {name or 'images'}" for name, one in splits.items())
-    typer.echo(f"{out}: {counts}; {objects} objects")
+    say(f"{out}: {counts}; {objects} objects")
 
 
 @data.command(
@@ -267,7 +268,7 @@ def crops(
     strict: StrictOption = None,
 ) -> None:
     """Cut the objects out of a data set, into a folder for each class."""
-    from sppdet.core.progress import terminal_progress
+    from sppdet.cli.terminal.progress import terminal_progress
     from sppdet.datasets import write_object_crops
     from sppdet.datasets.splits import TRAIN_SPLITS
 
@@ -288,10 +289,10 @@ def crops(
         for problem in counts.problems:
             warn(str(problem))
         unusable += len(counts.problems) + opened.count_unusable()
-        typer.echo(f"{folder}: {sum(counts.crops.values())} objects, {counts.left_out} left out")
+        say(f"{folder}: {sum(counts.crops.values())} objects, {counts.left_out} left out")
         width = max(len(one) for one in counts.crops)
         for one, count in counts.crops.items():
-            typer.echo(f"  {one:<{width}}  {count:>6}")
+            say(f"  {one:<{width}}  {count:>6}")
     if unusable:
         warn(f"{unusable} image{'s' * (unusable != 1)} could not be used")
         raise typer.Exit(1)

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from sppdet.cli.common import warn
-from sppdet.core.errors import DatasetError
+from sppdet.cli.terminal.notes import say
+from sppdet.core.errors import DatasetError, printable
 
 if TYPE_CHECKING:
     from sppdet.core.types import Dataset
@@ -146,15 +145,16 @@ class OpenData:
         *,
         whole: bool = False,
         max_lost: float | None = None,
+        with_pixels: bool = True,
     ) -> Dataset:
         """Check the annotations and make them a data set; say what is wrong with them.
+
+        Raises as `build_dataset` does.
 
         Args:
             classes: instead of those that the options name; some may have no object.
             whole: use all images, whatever the options limit them to.
-            max_lost: as in `build_dataset`.
-
-        Raises DatasetError or AnnotationError as `build_dataset` does.
+            max_lost, with_pixels: as in `build_dataset`.
         """
         from sppdet.datasets.build import build_dataset
 
@@ -166,17 +166,23 @@ class OpenData:
             allow_missing=classes is not None,
             strict=bool(self.source.strict),
             max_lost=self.source.max_lost if max_lost is None else max_lost,
+            with_pixels=with_pixels,
             path=self.source.data,
         )
         print_findings(self.findings)
         return dataset if whole else self.limit(dataset)
 
+    def lost_images(self) -> list[str]:
+        """Say in a line each which images cannot be read, or are not there."""
+        from sppdet.datasets.raw import UNUSABLE_IMAGES
+
+        return [one.line for one in self.findings.all if one.kind in UNUSABLE_IMAGES]
+
     def count_unusable(self) -> int:
         """Count the images and annotation files that cannot be read, or are not there."""
-        from sppdet.datasets.raw import BROKEN_ANNOTATION, MISSING_IMAGE, UNREADABLE_IMAGE
+        from sppdet.datasets.raw import BROKEN_ANNOTATION
 
-        counts = self.findings.counts()
-        return counts[BROKEN_ANNOTATION] + counts[MISSING_IMAGE] + counts[UNREADABLE_IMAGE]
+        return self.findings.counts()[BROKEN_ANNOTATION] + len(self.lost_images())
 
     def limit(self, dataset: Dataset) -> Dataset:
         """Keep the first so many images, if the options say so."""
@@ -192,7 +198,7 @@ def print_findings(findings: Findings) -> None:
     """Print what is wrong on standard error: each kind with its number and the first of it."""
     for line in findings.lines():
         if line.startswith(" "):
-            print(line, file=sys.stderr, flush=True)
+            print(printable(line), file=sys.stderr, flush=True)
         else:
             warn(line)
 
@@ -219,7 +225,7 @@ def hold_out_share(dataset: Dataset, run: Path, seed: int) -> Dataset:
     path = run / HELD_OUT_FILE
     run.mkdir(parents=True, exist_ok=True)
     write_split_list(path, held)
-    typer.echo(
+    say(
         f"{len(held)} of {len(dataset)} images are held out to evaluate on (seed {seed}): "
         f"they are listed in {path}; --split {ALL} trains on all"
     )

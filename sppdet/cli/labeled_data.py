@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import typer
 
 from sppdet.cli.dataset import DataSource
+from sppdet.cli.terminal.notes import say
 from sppdet.core.errors import DatasetError
 from sppdet.core.types import Dataset, FloatArray, IntArray
 from sppdet.datasets import LabeledImages, load_class_folders
@@ -125,7 +125,7 @@ def load_labeled_data(
     if not is_named and not holds_objects(source.data):
         return FolderData(load_class_folders(source.data, source.split, classes=classes))
     opened = source.open(preferred)
-    typer.echo(opened.describe("using"))
+    say(opened.describe("using"))
     result_split = opened.file_split if opened.format == "voc" else None
     return ObjectData(opened.load(classes), result_split)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -9,17 +10,26 @@ from typing import Annotated
 
 import typer
 
-from sppdet.cli import classify_train, data, detect, evaluate, models, propose, train
+from sppdet.cli import classify_train, data, evaluate, models, propose, train
 from sppdet.cli.calibration import command as calibration
 from sppdet.cli.classes import add, change
+from sppdet.cli.detection import command as detect
+from sppdet.cli.detection import video
+from sppdet.cli.doctor import command as doctor
+from sppdet.cli.evaluation import compare
 from sppdet.cli.options import examples
-from sppdet.core.errors import SppdetError
+from sppdet.cli.terminal import notes
+from sppdet.cli.terminal.failures import tell
+from sppdet.cli.terminal.notes import say
 from sppdet.core.versions import installed
+
+INTERRUPTED = 130
+# Options of the program itself, which may stand anywhere on the line.
+ANYWHERE = ("--quiet", "--debug")
 
 app = typer.Typer(
     name="sppdet",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=examples(
@@ -38,7 +48,7 @@ app = typer.Typer(
 
 def _show_version(value: bool) -> None:
     if value:
-        typer.echo(f"sppdet {installed('sppdet')}")
+        say(f"sppdet {installed('sppdet')}")
         raise typer.Exit
 
 
@@ -48,22 +58,35 @@ def sppdet(
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No progress and no notes; warnings and errors only.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where an error comes from, and all notes.")
+    ] = False,
 ) -> None:
     """Object detection with SPP-net: one convolution of the image, spatial pyramid pooling of every
     proposed region, linear SVMs, box regression. Made for CPUs; works without a download.
+
+    Exit codes: 0 all went well; 1 an error, or some inputs failed and the others are done; 2 wrong
+    usage; 130 interrupted.
     """
+    notes.show(quiet=quiet, debug=debug)
 
 
 detect.register(app)
+video.register(app)
 train.register(app)
 add.register(app)
 evaluate.register(app)
+compare.register(app)
 calibration.register(app)
 propose.register(app)
 classify_train.register(app)
 data.register(app)
 change.register(app)
 models.register(app)
+doctor.register(app)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -74,17 +97,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     # An image so large is told of in one line, or was asked for.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+    # A name that the terminal's encoding lacks is shown escaped.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    notes.show()
     try:
-        app(args=None if argv is None else list(argv), prog_name="sppdet")
-    except SppdetError as error:
-        _fail(str(error))
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}")
+        app(args=_options_first(sys.argv[1:] if argv is None else argv), prog_name="sppdet")
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        # What is compiled wraps an interrupt in an error of its own.
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            sys.exit(INTERRUPTED)
+        tell(error)
+        sys.exit(1)
+    finally:
+        notes.hide()
 
 
-def _fail(message: str) -> None:
-    print(f"sppdet: {message}", file=sys.stderr, flush=True)
-    sys.exit(1)
+def _options_first(words: Sequence[str]) -> list[str]:
+    """Move the program's own options to the front, where they are looked for."""
+    end = words.index("--") if "--" in words else len(words)
+    ours = [word for word in words[:end] if word in ANYWHERE]
+    return [*ours, *(word for word in words[:end] if word not in ANYWHERE), *words[end:]]

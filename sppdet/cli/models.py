@@ -9,6 +9,7 @@ import typer
 
 from sppdet.cli.classes.report import describe_file
 from sppdet.cli.options import examples
+from sppdet.cli.terminal.notes import say
 
 if TYPE_CHECKING:
     from sppdet.detection.model_zoo import ModelInfo, Preset
@@ -19,6 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog=examples(
             ("the classes of one", "sppdet models mine.safetensors"),
+            ("its model card", "sppdet models mine.safetensors --card > model_card.md"),
             ("use one", "sppdet detect photos/ --model NAME"),
             ("how good one is", "sppdet evaluate VOCdevkit --year 2007 --split test --model NAME"),
         )
@@ -34,21 +36,27 @@ def models(
             show_default=False,
         ),
     ] = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Print a model card of MODEL, in Markdown.")
+    ] = False,
 ) -> None:
     """List the models that come with the package, and the presets: models under other settings."""
     from sppdet.detection.model_zoo import find_members, list_models, list_presets
+    from sppdet.reports.model_card import model_card
 
     if model is not None:
         for path in dict.fromkeys(member.path for member in find_members(model)):
-            typer.echo("\n".join(describe_file(path)))
+            say(model_card(path) if card else "\n".join(describe_file(path)))
         return
+    if card:
+        raise typer.BadParameter("--card takes a model: sppdet models MODEL --card")
     found = list_models()
     for one in found:
-        typer.echo(_format_model(one))
+        say(_format_model(one))
     for preset in list_presets():
-        typer.echo(_format_preset(preset))
+        say(_format_preset(preset))
     if not found:
-        typer.echo("none; train one with: sppdet train DATA --run DIR")
+        say("none; train one with: sppdet train DATA --run DIR")
 
 
 def _format_model(model: ModelInfo) -> str:

@@ -27,9 +27,13 @@ ImagesArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="IMAGE..",
-        help="Image files, folders of them, or quoted patterns such as 'trip/**/*.jpg'.",
+        help="Image files, folders, quoted patterns such as 'trip/**/*.jpg', @LIST for a file that"
+        " lists them, - for such a list on standard input, or https:// addresses.",
         show_default=False,
     ),
+]
+RecursiveOption = Annotated[
+    bool, typer.Option("--recursive", "-r", help="Look into the folders inside folders, too.")
 ]
 MaxPixelsOption = Annotated[
     int | None, typer.Option(min=1, help="Refuse larger images.", show_default="89 million")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sppdet.cli.common import Failures, format_cost, load_config, use_threads
+from sppdet.cli.common import Failures, attempt, find_inputs, format_cost, load_config, use_threads
 from sppdet.cli.dataset import DataSource
 from sppdet.cli.options import (
     CacheOption,
@@ -17,16 +17,27 @@ from sppdet.cli.options import (
     FormatOption,
     ImagesOption,
     LimitOption,
+    RecursiveOption,
     SetOption,
     StrictOption,
     ThreadsOption,
     YearOption,
     examples,
 )
+from sppdet.cli.recording import (
+    JsonlOption,
+    JsonOption,
+    file_results,
+    record_errors,
+    recording,
+)
+from sppdet.cli.terminal.notes import say
 from sppdet.core.errors import DatasetError
 
 if TYPE_CHECKING:
-    from sppdet.core.types import Dataset, FloatArray
+    from sppdet.core.types import Dataset, FloatArray, ImageArray
+    from sppdet.media.sources import ImageSource
+    from sppdet.outputs.results import Results
     from sppdet.proposals import Proposer
 
 # Recall is measured for the first so many proposals of each image, and for all.
@@ -50,7 +61,8 @@ def propose(
         list[str],
         typer.Argument(
             metavar="IMAGE..|DATA",
-            help="Image files, folders, quoted patterns; with --split, a data set.",
+            help="Image files, folders, quoted patterns, @LIST, -, https:// addresses; or, with"
+            " --split, a data set.",
             show_default=False,
         ),
     ],
@@ -58,9 +70,9 @@ def propose(
         str | None,
         typer.Option("--split", help="The split to propose on; all for all images."),
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write all boxes to this file.")
-    ] = None,
+    recursive: RecursiveOption = False,
+    jsonl_file: JsonlOption = None,
+    json_file: JsonOption = None,
     cache: CacheOption = None,
     format: FormatOption = None,
     year: YearOption = None,
@@ -75,7 +87,8 @@ def propose(
 
     On a data set, also measure the share of objects that the boxes cover.
     """
-    from sppdet.core.images import find_images
+    from sppdet.media.sources import ImageSource
+    from sppdet.outputs.journal import Run
     from sppdet.proposals import make_proposer
     from sppdet.training.config import TrainingConfig
 
@@ -83,62 +96,76 @@ def propose(
         raise DatasetError("--split goes with one data set", hint="name one folder or file")
     data = DataSource(Path(inputs[0]), split, format, year, images, strict=strict, limit=limit)
     dataset = None if split is None else data.load()
-    paths = find_images(inputs) if dataset is None else [sample.path for sample in dataset]
-    proposer = make_proposer(load_config(TrainingConfig, config, changes).proposals)
+    failures: Failures[ImageSource] = Failures()
+    if dataset is None:
+        sources = find_inputs(inputs, recursive, failures)
+    else:
+        sources = tuple(ImageSource(str(one.path), one.path) for one in dataset)
+    results = file_results(jsonl_file, json_file)
+    results.check(sources)
+    how = load_config(TrainingConfig, config, changes).proposals
+    proposer = make_proposer(how)
     use_threads(threads)
-    failures: Failures[Path] = Failures()
     start = time.perf_counter()
-    boxes = _propose_all(paths, proposer, cache, threads or 0, failures)
+    with recording(results, Run.of({"engine": how.engine}, proposer.key), sources, {}):
+        boxes = _propose_all(sources, proposer, cache, threads, failures, results)
     seconds = time.perf_counter() - start
     mean = sum(len(one) for one in boxes.values()) / max(1, len(boxes))
-    typer.echo(f"{len(boxes)} images, {mean:.0f} boxes each, in {format_cost(seconds)}")
-    if json_file is not None:
-        _write_json(json_file, paths, boxes, failures)
-    failures.finish(f"of {len(paths)} images could not be read")
+    say(f"{len(boxes)} images, {mean:.0f} boxes each, in {format_cost(seconds)}")
+    failures.finish(f"of {len(sources)} images could not be read")
     if dataset is not None:
         _print_recall(dataset, boxes)
 
 
 def _propose_all(
-    paths: Sequence[Path],
+    sources: Sequence[ImageSource],
     proposer: Proposer,
     cache: Path | None,
-    workers: int,
-    failures: Failures[Path],
-) -> dict[Path, FloatArray]:
-    """Propose boxes `float32 (N, 4)` for every readable image."""
-    from sppdet.core.images import read_image
+    workers: int | None,
+    failures: Failures[ImageSource],
+    results: Results,
+) -> dict[ImageSource, FloatArray]:
+    """Propose boxes `float32 (N, 4)` for every readable image, unless they are recorded.
+
+    The cache does not keep those of addresses.
+    """
+    import numpy as np
+
+    from sppdet.cli.terminal.progress import terminal_progress
     from sppdet.core.jit import warm_up
-    from sppdet.core.progress import terminal_progress
-    from sppdet.proposals.proposal_cache import attempt_all
+    from sppdet.core.parallel import available_cores, prefetch
+    from sppdet.proposals.proposal_cache import cached_proposals
+
+    def work(source: ImageSource) -> FloatArray:
+        def read(_: Path) -> ImageArray:
+            return source.read()
+
+        if source.path is None:
+            return proposer(source.read())
+        return cached_proposals(source.path, read, proposer, folder)
 
     folder = None if cache is None else cache / "proposals"
     progress = terminal_progress()
-    warm_up(announce=progress.say)
-    with progress.task("proposals", len(paths)) as advance:
-        outcomes = attempt_all(paths, read_image, proposer, folder, workers=workers)
-        return dict(failures.skip(outcomes, advance))
+    warm_up()
+    known = [(source, results.find(source)) for source in sources]
+    boxes = {
+        source: np.array(record["boxes"], np.float32).reshape(-1, 4)
+        for source, record in known
+        if record is not None
+    }
+    todo = [source for source, record in known if record is None]
+    with progress.task("proposals", len(todo)) as advance:
+        outcomes = prefetch(todo, attempt(work), workers=workers or available_cores())
+        for source, own in failures.skip(record_errors(outcomes, results), advance):
+            results.add(source, {"boxes": own.tolist()})
+            boxes[source] = own
+    return boxes
 
 
-def _print_recall(dataset: Dataset, boxes: Mapping[Path, FloatArray]) -> None:
+def _print_recall(dataset: Dataset, boxes: Mapping[ImageSource, FloatArray]) -> None:
     from sppdet.evaluation.detection_report import proposal_table
     from sppdet.evaluation.proposal_recall import proposal_recall
 
-    by_id = {sample.image_id: boxes[sample.path] for sample in dataset}
-    typer.echo(proposal_table([proposal_recall(dataset, by_id, limit=limit) for limit in LIMITS]))
-
-
-def _write_json(
-    path: Path,
-    paths: Sequence[Path],
-    boxes: Mapping[Path, FloatArray],
-    failures: Failures[Path],
-) -> None:
-    from sppdet.core.files import atomic_write_json
-
-    records: dict[Path, dict[str, Any]] = {
-        image: {"boxes": one.tolist()} for image, one in boxes.items()
-    }
-    records |= {image: {"error": str(error)} for image, error in failures.errors.items()}
-    images = [{"file": str(image), **records[image]} for image in paths]
-    atomic_write_json(path, {"images": images})
+    by_path = {source.path: one for source, one in boxes.items()}
+    by_id = {sample.image_id: by_path[sample.path] for sample in dataset}
+    say(proposal_table([proposal_recall(dataset, by_id, limit=limit) for limit in LIMITS]))

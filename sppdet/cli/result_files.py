@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sppdet.cli.common import warn
 from sppdet.core.errors import AnnotationError, EvaluationError
@@ -51,21 +51,41 @@ def read_results(results: Path, opened: OpenData, dataset: Dataset) -> Mapping[s
     )
 
 
-def write_detections(
-    out: Path, opened: OpenData, dataset: Dataset, detections: Mapping[str, Detections]
-) -> None:
-    """Write VOC result files, and COCO's for COCO data, or where VOC's cannot hold the names."""
-    from sppdet.evaluation.result_files.coco_results import write_coco_detections
-    from sppdet.evaluation.result_files.voc_results import write_voc_detections
+class Kinds(NamedTuple):
+    """Which result files are written: VOC's, one per class, and COCO's."""
+
+    voc: bool
+    coco: bool
+
+
+def result_kinds(opened: OpenData, dataset: Dataset) -> Kinds:
+    """Choose VOC's, and COCO's for COCO data, or where VOC's cannot hold the names; tells that."""
+    from sppdet.evaluation.result_files.voc_results import check_voc_names
 
     is_coco = opened.format == "coco"
     try:
-        write_voc_detections(out, dataset, detections, split=opened.file_split)
+        check_voc_names(dataset, split=opened.file_split)
     except EvaluationError as error:
         instead = "" if is_coco else f"; {COCO_FILE} is written instead"
         warn(f"no VOC result files: {error.message}{instead}")
-        is_coco = True
-    if is_coco:
+        return Kinds(voc=False, coco=True)
+    return Kinds(voc=True, coco=is_coco)
+
+
+def write_detections(
+    out: Path,
+    opened: OpenData,
+    dataset: Dataset,
+    detections: Mapping[str, Detections],
+    kinds: Kinds,
+) -> None:
+    """Write result files of these kinds."""
+    from sppdet.evaluation.result_files.coco_results import write_coco_detections
+    from sppdet.evaluation.result_files.voc_results import write_voc_detections
+
+    if kinds.voc:
+        write_voc_detections(out, dataset, detections, split=opened.file_split)
+    if kinds.coco:
         ids = category_ids(opened, dataset)
         write_coco_detections(out / COCO_FILE, dataset, detections, category_ids=ids)
 

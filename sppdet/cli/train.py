@@ -32,6 +32,7 @@ from sppdet.cli.options import (
     YearOption,
     examples,
 )
+from sppdet.cli.terminal.notes import say
 from sppdet.core.errors import AnnotationError, DatasetError
 
 if TYPE_CHECKING:
@@ -117,6 +118,10 @@ def train(
             show_default=False,
         ),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Train into a folder that holds a model of other data."),
+    ] = False,
 ) -> None:
     """Train a detector: fine-tuning, box regression, image context, SVMs with hard negatives.
 
@@ -124,23 +129,28 @@ def train(
     steps and few images; a config file of another network starts from random layers.
 
     Where the data has no splits and none is named, a fifth of the images is held out, and listed
-    in the run's folder. On these, or on the data's `val`, AP is measured on the way (`history.csv`)
-    and scores are made probabilities. Each stage is saved in the folder. Interrupted, the same
-    command goes on where it stopped, and ends in the same model, byte for byte.
+    in the run's folder. On these, or on the data's `val`, AP is measured on the way (`history.csv`,
+    `curves.svg`) and scores are made probabilities. Each stage is saved in the folder, a model card
+    at the end. Interrupted, the same command goes on where it stopped, and ends in the same model,
+    byte for byte.
     """
+    from sppdet.cli.terminal.progress import terminal_progress
+    from sppdet.core.files import exclusive
+    from sppdet.training import train as run_training
+    from sppdet.training.pipeline import check_run_folder
+    from sppdet.training.planning.plan import plan_training
+
     chosen, model_to_start = _choose_start(start, config, changes, seed)
     data = DataSource(source, split, format, year, images, classes, strict, limit)
     dataset, validation = _load(data, run, chosen.seed)
+    with exclusive(run):  # before the plan, which takes a minute
+        check_run_folder(run, dataset, overwrite=overwrite)
     use_threads(threads)
-
-    from sppdet.core.progress import terminal_progress
-    from sppdet.training import train as run_training
-    from sppdet.training.planning.plan import plan_training
 
     checked_device(device)
     progress = terminal_progress()
-    typer.echo(count_images(dataset))
-    typer.echo(_describe_start(chosen, dataset, model_to_start))
+    say(count_images(dataset))
+    say(_describe_start(chosen, dataset, model_to_start))
     begin = time.perf_counter()
     plan = plan_training(
         chosen,
@@ -155,7 +165,7 @@ def train(
         start=model_to_start,
     )
     for line in plan.lines:
-        typer.echo(line)
+        say(line)
     for line in plan.warnings:
         warn(line)
     progress.expect(plan.seconds)
@@ -170,9 +180,10 @@ def train(
         workers=threads or 0,
         validation=validation,
         start=model_to_start,
+        overwrite=overwrite,
     )
-    typer.echo(f"{model}: trained in {format_cost(time.perf_counter() - begin)}")
-    typer.echo(f"now: sppdet detect IMAGE --model {model}")
+    say(f"{model}: trained in {format_cost(time.perf_counter() - begin)}")
+    say(f"now: sppdet detect IMAGE --model {model}")
 
 
 def _choose_start(
@@ -194,7 +205,7 @@ def _choose_start(
     if start is None and config is not None:
         other = model.changed_settings(load_config(TrainingConfig, config, None, base=base))
         if other:
-            typer.echo(
+            say(
                 f"starting from random layers, for {config} has another {', '.join(other)} than "
                 f"the model {model.name}"
             )
@@ -242,7 +253,7 @@ def _load(data: DataSource, run: Path, seed: int) -> tuple[Dataset, Dataset | No
             path=data.data,
             hint="name one of them, or all: --split",
         )
-    typer.echo(opened.describe("training on", holds_out=holds_out))
+    say(opened.describe("training on", holds_out=holds_out))
     dataset = opened.load(whole=True)
     others: str | None = None
     if holds_out:
@@ -279,4 +290,4 @@ def settings(
     from sppdet.core.settings import to_toml
     from sppdet.training.config import TrainingConfig
 
-    typer.echo(to_toml(load_config(TrainingConfig, config, changes, seed)))
+    say(to_toml(load_config(TrainingConfig, config, changes, seed)))

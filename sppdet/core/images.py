@@ -6,11 +6,10 @@ decided here. Color profiles are ignored, as the detector's training data has no
 
 from __future__ import annotations
 
-import glob
 import logging
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from io import BytesIO
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from sppdet.core.errors import ImageError
 from sppdet.core.types import ImageArray, Sample
@@ -30,12 +29,12 @@ MAX_PIXELS = 89_000_000
 # JPEGs come in through JPEG; an animation gives its first frame.)
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
 
-_PNM_SUFFIXES = {".ppm", ".pgm", ".pbm", ".pnm"}
-_JPEG_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".mpo"}
-_OTHER_SUFFIXES = {".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".jp2", ".j2k"}
-IMAGE_SUFFIXES = frozenset(_JPEG_SUFFIXES | _PNM_SUFFIXES | _OTHER_SUFFIXES)
-# Photos of phones that Pillow does not read: selected all the same, so that each is named.
-_HEIF_SUFFIXES = frozenset((".heic", ".heif", ".hif"))
+_COMMON_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".gif", ".tif", ".tiff"}
+_OTHER_SUFFIXES = {".webp", ".avif", ".jp2", ".j2k", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm"}
+IMAGE_SUFFIXES = frozenset(_COMMON_SUFFIXES | _OTHER_SUFFIXES)
+# Photos of phones, read where pi-heif is installed; selected in any case, so that each is named.
+SELECTED_SUFFIXES = IMAGE_SUFFIXES | {".heic", ".heif", ".hif"}
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 _JPEG_END = b"\xff\xd9"
 _warn_once = lru_cache(maxsize=4096)(logging.getLogger(__name__).warning)
@@ -44,52 +43,52 @@ _TIFF_BITS_PER_SAMPLE = 258
 _TIFF_PHOTOMETRIC = 262
 _WHITE_IS_ZERO = 0
 
+_T = Image.Transpose
+_MIRRORED = (_T.FLIP_LEFT_RIGHT, _T.ROTATE_180, _T.FLIP_TOP_BOTTOM)
+_TURNED = (_T.TRANSPOSE, _T.ROTATE_270, _T.TRANSVERSE, _T.ROTATE_90)
+# What shows an image upright, by its EXIF orientation (Exif 2.32, tag 0x0112).
+_UPRIGHT = dict(enumerate(_MIRRORED + _TURNED, start=2))
 # EXIF orientations that turn an image by 90 degrees, so that its sides change places.
 SWAPPING_ORIENTATIONS = frozenset((5, 6, 7, 8))
 
 _pillow_limit_lock = threading.Lock()
 
 
-def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> ImageArray:
+def read_image(
+    file: Path | BytesIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> ImageArray:
     """Read an image as `uint8 (H, W, 3)` RGB, upright by its EXIF orientation, writable.
 
-    The size is read from the header and held against `max_pixels` before any pixel is decoded.
-    Gray, palette, 1-bit and CMYK images become RGB; transparency is laid on white; 16-bit
-    samples keep their high byte. A JPEG that lacks its last bytes is decoded as far as it goes,
-    with a warning logged; the rest of it is gray.
+    `file` is a file, or the bytes of one, which errors call `name`. The size is read from the
+    header and held against `max_pixels` before any pixel is decoded. Gray, palette, 1-bit and CMYK
+    images become RGB; transparency is laid on white; 16-bit samples keep their high byte. A JPEG
+    that lacks its last bytes is decoded as far as it goes, with a warning logged; the rest of it is
+    gray.
 
     Raises ImageError for a file that is missing, not a regular file, empty, of a format not in
     `FORMATS`, truncated or corrupt, larger than `max_pixels`, or of 32-bit samples, whose range is
     unknown.
     """
-    with _opened(path, max_pixels) as opened:
-        image = _load(opened, path)
+    with _opened(file, name, max_pixels) as opened:
         try:
-            ImageOps.exif_transpose(image, in_place=True)
-        except MemoryError:
-            raise
-        # A damaged EXIF block is no reason to refuse good pixels. (Its parser raises many types;
-        # in place, the pixels are turned before the block is written anew.)
-        except Exception:
-            pass
-        return _to_rgb(image, path)
+            opened.load()
+            image = opened
+        except OSError as error:
+            image = _load_without_end(opened, file, name, error)
+        return upright_rgb(image, str(name or file), max_pixels=max_pixels)
 
 
-def as_image(image: str | Path | ImageArray) -> ImageArray:
-    """Read a file, or check an array and return it: RGB `uint8 (H, W, 3)`.
+def upright_rgb(image: Image.Image, name: str, *, max_pixels: int = MAX_PIXELS) -> ImageArray:
+    """Convert a Pillow image of any mode as `read_image` does; `image` stays as it is.
 
     Raises:
-        ImageError: as `read_image`, or an array of another type or shape.
+        ImageError: as `read_image`, naming `name`.
     """
-    if isinstance(image, (str, Path)):
-        return read_image(Path(image))
-    hint = "give an RGB array uint8 (H, W, 3), or a file's path"
-    # OpenCV's imread gives None for a file that it cannot read.
-    if not isinstance(image, np.ndarray):
-        raise ImageError(f"an image of type {type(image).__name__}", hint=hint)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ImageError(f"an image array of type {image.dtype} and shape {image.shape}", hint=hint)
-    return image
+    with _typed_errors(name, max_pixels):
+        _check_size(image, name, max_pixels)
+        image.load()
+        turn = _UPRIGHT.get(_orientation(image))
+        return _to_rgb(image if turn is None else image.transpose(turn), name)
 
 
 def flip_image(image: ImageArray) -> ImageArray:
@@ -115,7 +114,7 @@ def stored_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int, 
     Raises:
         ImageError: as `image_size`.
     """
-    with _opened(path, max_pixels) as image:
+    with _opened(path, None, max_pixels) as image:
         # Pillow gives a TIFF's size upright already.
         orientation = 1 if image.format == "TIFF" else _orientation(image)
         return (*image.size, orientation)
@@ -137,100 +136,99 @@ def read_sample(sample: Sample, *, max_pixels: int = MAX_PIXELS) -> ImageArray:
     return image
 
 
-def find_images(inputs: Sequence[str]) -> list[Path]:
-    """List the image files that files, folders and glob patterns name: sorted, each one once.
-
-    A folder gives the image files directly in it (`folder/**` reaches further down), chosen by
-    suffix; hidden files are left out. A plain path is taken as it is, even when nothing is there:
-    `read_image` then names it, and the rest of a batch can go on.
-
-    Raises ImageError for a folder without images, or that cannot be listed, and for a pattern
-    without matches.
-    """
-    paths: dict[Path, Path] = {}
-    for name in inputs:
-        try:
-            for path in _matches(name):
-                paths.setdefault(path.resolve(), path)
-        # A folder that may not be listed, a name too long.
-        except (OSError, ValueError) as error:
-            problem = f"cannot be read ({error})"
-            raise ImageError(problem, path=name, hint="check the path") from None
-    return sorted(paths.values())
-
-
 def select_images(paths: Iterable[Path]) -> list[Path]:
     """Select the files with the suffix of an image, sorted; hidden ones are left out.
 
     HEIC photos and links to nothing are among them, for `read_image` to name.
     """
-    suffixes = IMAGE_SUFFIXES | _HEIF_SUFFIXES
-    images = [p for p in paths if p.suffix.lower() in suffixes and not p.is_dir()]
+    images = [p for p in paths if p.suffix.lower() in SELECTED_SUFFIXES and not p.is_dir()]
     return sorted(path for path in images if not path.name.startswith("."))
 
 
-def _matches(name: str) -> list[Path]:
-    path = Path(name)
-    if path.is_dir():
-        images, problem = select_images(path.iterdir()), "the folder holds no images"
-    elif glob.has_magic(name) and not path.exists():
-        matches = glob.iglob(name, recursive=True)  # noqa: PTH207
-        images, problem = select_images(map(Path, matches)), "matches no images"
-    else:
-        return [path]
-    if not images:
-        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise ImageError(problem, path=name, hint=f"name one with image files ({suffixes})")
-    return images
+@contextmanager
+def _opened(file: Path | BytesIO, name: str | None, max_pixels: int) -> Iterator[Image.Image]:
+    """Open an image without decoding it; whatever fails inside the block is an ImageError."""
+    if isinstance(file, Path):
+        check_file(file)
+    name = str(name or file)
+    with _typed_errors(name, max_pixels), _pillow_limit(max_pixels):
+        try:
+            opened: Image.Image = Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError:
+            opened = _open_heif(file, name)
+        with opened as image:
+            _check_size(image, name, max_pixels)
+            yield image
+
+
+def _open_heif(file: Path | BytesIO, name: str) -> Image.Image:
+    """Open a HEIC photo by pi_heif, which is asked for only where there is one."""
+    head = _content(file, 12)
+    if head[4:8] != b"ftyp" or head[8:12] not in _HEIF_BRANDS:
+        hint = f"use one of {', '.join(FORMATS)}"
+        raise ImageError("not an image of an accepted format", path=name, hint=hint)
+    try:
+        import pi_heif
+    except ImportError:
+        hint = "pip install 'sppdet[heic]', or convert it to JPEG (phones can save photos so)"
+        raise ImageError("is a HEIC photo, which needs pi-heif", path=name, hint=hint) from None
+    pi_heif.register_heif_opener()
+    return Image.open(file, formats=("HEIF",))
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """Open an image without decoding it; whatever fails inside the block is an ImageError."""
-    path = Path(path)
-    _check_file(path)
-    size = "the image"
+def _typed_errors(name: str, max_pixels: int) -> Iterator[None]:
+    """Make an ImageError of whatever Pillow raises in the block."""
     try:
-        with _pillow_limit(max_pixels), Image.open(path, formats=FORMATS) as image:
-            size = f"{image.width}x{image.height} pixels"
-            if image.width * image.height > max_pixels:
-                raise Image.DecompressionBombError
-            yield image
+        yield
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        problem = f"{size} exceeds the cap of {max_pixels:,} pixels"
-        hint = "shrink the image, or raise max_pixels"
-        raise ImageError(problem, path=path, hint=hint) from None
-    except UnidentifiedImageError:
-        hint = f"use one of {', '.join(FORMATS)}"
-        if path.suffix.lower() in _HEIF_SUFFIXES:
-            hint = "convert it to JPEG (phones can save photos so)"
-        raise ImageError("not an image of an accepted format", path=path, hint=hint) from None
+        raise _too_large("the image", name, max_pixels) from None
     except PermissionError:
-        raise ImageError("may not be read", path=path, hint="change its permissions") from None
+        raise ImageError("may not be read", path=name, hint="change its permissions") from None
     # Pillow's decoders let many types out of a damaged file: OSError, SyntaxError, ValueError,
     # struct.error, IndexError, KeyError, EOFError, zlib.error, MemoryError.
     except Exception as error:
-        problem = f"the image is truncated or corrupt ({error})"
+        reason = "cut off" if isinstance(error, UnidentifiedImageError) else error
+        problem = f"the image is truncated or corrupt ({reason})"
         hint = "restore it from its source, or leave it out"
-        raise ImageError(problem, path=path, hint=hint) from error
+        raise ImageError(problem, path=name, hint=hint) from error
 
 
-def _load(image: Image.Image, path: Path) -> Image.Image:
-    """Decode an opened image; one anew where only the end of a JPEG is missing."""
-    try:
-        image.load()
-    except OSError as error:
-        if image.format not in ("JPEG", "MPO") or "truncated" not in str(error):
-            raise
-        image = Image.open(BytesIO(path.read_bytes() + _JPEG_END), formats=("JPEG",))
-        image.load()
-        _warn_once(f"{path}: lacks its last bytes; decoded as far as it goes")
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise _too_large(f"{image.width}x{image.height} pixels", name, max_pixels)
+
+
+def _too_large(size: str, name: str, max_pixels: int) -> ImageError:
+    problem = f"{size} exceeds the cap of {max_pixels:,} pixels"
+    return ImageError(problem, path=name, hint="shrink the image, or raise max_pixels")
+
+
+def _load_without_end(
+    image: Image.Image, file: Path | BytesIO, name: str | None, error: OSError
+) -> Image.Image:
+    """Decode anew an image whose decoding failed, if only the end of a JPEG is missing."""
+    if image.format not in ("JPEG", "MPO") or "truncated" not in str(error):
+        raise error
+    image = Image.open(BytesIO(_content(file) + _JPEG_END), formats=("JPEG",))
+    image.load()
+    _warn_once(f"{name or file}: lacks its last bytes; decoded as far as it goes")
     return image
 
 
-def _check_file(path: Path) -> None:
+def _content(file: Path | BytesIO, size: int = -1) -> bytes:
+    """Read a file's first `size` bytes, or all of them."""
+    if isinstance(file, BytesIO):
+        file.seek(0)
+        return file.read(size)
+    with file.open("rb") as stream:
+        return stream.read(size)
+
+
+def check_file(path: Path) -> None:
+    """Check that a path is a regular file that holds something; ImageError if not."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -266,19 +264,20 @@ def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation (Exif 2.32, tag 0x0112); 1, upright, if there is none."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # a damaged EXIF block, as in `read_image`
+    # A damaged EXIF block is no reason to refuse good pixels. (Its parser raises many types.)
+    except Exception:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _to_rgb(image: Image.Image, path: Path) -> ImageArray:
+def _to_rgb(image: Image.Image, name: str) -> ImageArray:
     if image.mode == "RGB" and "transparency" not in image.info:
         return np.array(image)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format != "TIFF"):
         return _gray16_to_rgb(image)
     if image.mode in ("I", "F"):
         raise ImageError(
-            "has 32-bit samples, whose range is unknown", path=path, hint="save it with 8 bits"
+            "has 32-bit samples, whose range is unknown", path=name, hint="save it with 8 bits"
         )
     if image.has_transparency_data:
         rgba = image.convert("RGBA")

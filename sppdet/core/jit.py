@@ -1,23 +1,34 @@
 """Compiled inner loops: the decorator, and the calls that compile them before the first image.
 
-Numba compiles on the first call and keeps the machine code beside the source, in the user's cache
-folder where the source is read-only, or in `NUMBA_CACHE_DIR`. Where none can be written, every
-process compiles anew. Compiled functions run without the interpreter lock, so threads scale.
+Numba compiles on the first call, which is logged, and keeps the machine code in the user's cache
+folder, or in `NUMBA_CACHE_DIR`. From a folder that can only be read it is taken all the same; where
+there is none, every process compiles anew. Compiled functions run without the interpreter lock, so
+threads scale.
 """
 
 from __future__ import annotations
 
+import atexit
+import logging
+import shutil
+import tempfile
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
+from functools import cache
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from numba import njit
+import numba
+from numba.core import event
+
+from sppdet.core.files import user_cache_folder
 
 P = ParamSpec("P")
 R = TypeVar("R")
 WarmUp = Callable[[], object]
 
+_log = logging.getLogger(__name__)
+_config: Any = numba.config
 _compiled: list[Callable[..., object]] = []
 _warm_ups: list[WarmUp] = []
 
@@ -32,13 +43,9 @@ def jit(
             are used with. A function without one is reached by that of another.
         fastmath: what the compiler may take liberties with (LLVM's flags).
     """
-    flags = set(fastmath)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        try:
-            built: Callable[P, R] = njit(cache=True, nogil=True, fastmath=flags)(function)
-        except RuntimeError:  # numba: "cannot cache function: no locator available"
-            built = njit(nogil=True, fastmath=flags)(function)
+        built: Callable[P, R] = _build(function, nogil=True, fastmath=set(fastmath))
         _compiled.append(built)
         return built
 
@@ -53,35 +60,73 @@ def register_warm_up(call: WarmUp) -> WarmUp:
     return call
 
 
-def is_compiled() -> bool:
-    """Return whether all loops imported so far are compiled or have an up-to-date file on disk.
-
-    A good guess, not a promise: numba also looks at the processor the file was made for, and at
-    the types of the arguments.
-    """
-    return all(_is_ready(built) for built in _compiled)
-
-
-def warm_up(announce: Callable[[str], object] | None = None) -> None:
+def warm_up() -> None:
     """Load the machine code of all loops imported so far, making what is not there yet.
 
-    `announce` is called with one line for the user, only if there is something to wait for. Set
-    torch's number of threads before: what is compiled may depend on it.
+    Set torch's number of threads before: what is compiled may depend on it.
     """
-    if announce is not None and not is_compiled():
-        announce("compiling inner loops, once after installing (about half a minute)")
     for call in _warm_ups:
         call()
 
 
-def _is_ready(built: Callable[..., object]) -> bool:
-    if getattr(built, "signatures", ()):
-        return True
-    folder = getattr(getattr(built, "stats", None), "cache_path", None)
+def machine_code_folder() -> Path | None:
+    """Return the folder that machine code is read from and written to; None: there is none."""
+    named = _config.CACHE_DIR
+    folder = Path(named) if named else user_cache_folder("loops")
+    return None if folder is None else _writable(folder)
+
+
+def _build(function: Callable[P, R], **options: Any) -> Any:
+    folder = machine_code_folder()
     if folder is None:
-        return False
-    source: Callable[..., object] = getattr(built, "py_func", built)
-    made = Path(source.__code__.co_filename).stat().st_mtime
-    stem = source.__module__.rpartition(".")[2]
-    files = Path(folder).glob(f"{stem}.{source.__qualname__}-*.nbi")
-    return any(f.stat().st_mtime >= made for f in files)
+        return numba.njit(**options)(function)
+    # Read when a function is decorated; of other people's functions it decides nothing.
+    usual, _config.CACHE_DIR = _config.CACHE_DIR, str(folder)
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # numba: "cannot cache function: no locator available"
+        return numba.njit(**options)(function)
+    finally:
+        _config.CACHE_DIR = usual
+
+
+@cache
+def _writable(folder: Path) -> Path | None:
+    """Return the folder, a copy of it for this process if it can only be read, or None.
+
+    Numba asks for a folder that it can write to, also where all is there already: in a container
+    whose files are read-only, for a user other than the one who compiled.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        return folder
+    except OSError:
+        pass
+    try:
+        own = Path(tempfile.mkdtemp(prefix="sppdet-loops-"))
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
+        if folder.is_dir():
+            shutil.copytree(folder, own, dirs_exist_ok=True)
+        return own
+    except OSError:
+        return None
+
+
+class _Announcer(event.Listener):
+    """Logs, once per process, that there is something to wait for."""
+
+    told = False
+
+    def on_start(self, event: Any) -> None:
+        if not self.told and event.data["dispatcher"] in _compiled:
+            self.told = True
+            _log.info("compiling inner loops, once after installing (about half a minute)")
+
+    def on_end(self, event: Any) -> None:
+        """Say nothing: what follows is quick, or is told of by itself."""
+
+
+# Numba tells of what it compiles, not of what it loads.
+_announcer = _Announcer()
+event.register("numba:compile", _announcer)  # type: ignore[no-untyped-call]

@@ -163,6 +163,14 @@ def check_arrays(path: Path) -> Iterator[None]:
         ) from error
 
 
+def check_shapes(arrays: Mapping[str, NDArray[Any]], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError where arrays are missing or of other shapes: before layers have memory."""
+    for name, shape in wanted.items():
+        found = arrays[name].shape if name in arrays else None
+        if found != shape:
+            raise ValueError(f"{name} is {'missing' if found is None else found}, not {shape}")
+
+
 def _parse_header(metadata: Mapping[str, Any], path: Path) -> ModelHeader:
     version = metadata.get("format_version")
     if type(version) is not int or version < 1:

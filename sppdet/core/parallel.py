@@ -5,16 +5,23 @@ And what the machine has: cores, and the memory that was taken of it.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sppdet.core.errors import SppdetError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,8 +37,31 @@ WORTH_THREADS = 1_000_000
 # Items loaded or waiting to be taken, per thread that loads.
 AHEAD = 4
 
+# glibc's malloc.h.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+NEVER = -1
+# Bytes that the heap grows by at a time, at least.
+GROWTH = 64 * 2**20
+
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|(?:not enough|insufficient|allocate) memory|bad_?alloc", re.IGNORECASE
+)
+
 # Whoever only loads or proposes needs no torch, which takes seconds to import: hence the imports
 # inside functions.
+
+
+@cache
+def guard_forks() -> None:
+    """Let forked children of this process compute: on one thread each.
+
+    A fork copies the thread that forks and none of torch's others; a child that waits for those
+    waits for ever. Children that are spawned are as free as any process.
+    """
+    import torch
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 def available_cores() -> int:
@@ -50,6 +80,55 @@ def peak_memory() -> float | None:
     ]
     unit = 1 if sys.platform == "darwin" else 1024
     return max(peaks) * unit / 1e9
+
+
+def keep_freed_memory() -> bool:
+    """Make the C allocator keep freed memory for reuse (glibc on Linux only); True if it does.
+
+    By default glibc maps every block above 32 MB afresh and returns it when freed, so each image
+    pays a page fault for every 4 kB of its large maps (docs/speed.md). Afterwards the process
+    stays at its high-water mark.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    wanted = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER), (M_TOP_PAD, GROWTH))
+    return all(bool(mallopt(option, value)) for option, value in wanted)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory is out, in the words of any of the libraries."""
+    return isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)) is not None
+
+
+@contextmanager
+def memory_errors(work: str, hint: str) -> Iterator[None]:
+    """Raise SppdetError where memory is out: numpy, OpenCV, torch and onnxruntime each have theirs.
+
+    Args:
+        work: what the memory is for.
+        hint: what takes less of it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, SppdetError) or not is_out_of_memory(error):
+            raise
+        raise SppdetError(f"out of memory for {work}", hint=hint) from error
+
+
+@contextmanager
+def paused_collection() -> Iterator[None]:
+    """Look for no garbage while modules are imported: there is none, and looking takes a tenth."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def parallel_for(count: int, work: Callable[[slice], None], numbers: int) -> None:

@@ -24,6 +24,10 @@ keys = dotted_keys
 
 # A number from 0 to 1.
 Fraction = Annotated[float, Field(ge=0, le=1)]
+# What decides time and memory has an upper end: a model file's settings are somebody else's.
+Side = Annotated[int, Field(ge=1, le=4000)]
+Width = Annotated[int, Field(ge=1, le=32_768)]
+Level = Annotated[int, Field(ge=1, le=64)]
 # TOML has no null: this word stands for it, in a field that may be None.
 NONE_WORD = "none"
 
@@ -157,8 +161,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         ) from None
     except UnicodeDecodeError:
         raise ConfigError("is not UTF-8 text", path=path, hint="give a TOML file") from None
-    # RecursionError: arrays nested thousands deep.
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    # RecursionError: arrays nested thousands deep. ValueError: numbers of thousands of digits, too.
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"is not TOML ({error})", path=path, hint="correct the line") from None
 
 
@@ -180,7 +184,7 @@ def parse_override(text: str) -> dict[str, Any]:
 def _toml_value(raw: str, text: str) -> Any:
     try:
         document = tomllib.loads(f"value = {raw}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         document = {}
     if document.keys() == {"value"}:
         return document["value"]

@@ -7,13 +7,15 @@ and written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sppdet.core.connectors import exports, imports
 
 FloatArray = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
@@ -178,3 +180,50 @@ class Detections:
     def _some(self, keep: slice | BoolArray) -> Detections:
         arrays = (self.boxes[keep], self.scores[keep], self.labels[keep])
         return Detections(*arrays, self.classes, self.margins[keep])
+
+    def to_supervision(self) -> Any:
+        """`supervision.Detections`, as `core.connectors.exports` says, like all `to_*`."""
+        return exports.to_supervision(self)
+
+    def to_fiftyone(self, width: int, height: int) -> Any:
+        """`fiftyone.Detections` of an image of such a size."""
+        return exports.to_fiftyone(self, width, height)
+
+    def to_torchvision(self) -> dict[str, Any]:
+        """Tensors `boxes`, `labels` and `scores`."""
+        return exports.to_torchvision(self)
+
+    def to_transformers(self) -> list[dict[str, Any]]:
+        """A list of `score`, `label` and `box`, as a pipeline gives it."""
+        return exports.to_transformers(self)
+
+    def to_pandas(self) -> Any:
+        """`pandas.DataFrame`, one row per detection."""
+        return exports.to_pandas(self)
+
+    @classmethod
+    def from_supervision(cls, found: Any, classes: Sequence[str] | None = None) -> Detections:
+        """From `supervision.Detections`, as `core.connectors.imports` says, like all `from_*`."""
+        return cls(*imports.from_supervision(found, classes))
+
+    @classmethod
+    def from_torchvision(cls, found: Mapping[str, Any], classes: Sequence[str]) -> Detections:
+        """From tensors `boxes`, `labels` and `scores`."""
+        return cls(*imports.from_torchvision(found, classes))
+
+    @classmethod
+    def from_transformers(
+        cls, found: Iterable[Mapping[str, Any]], classes: Sequence[str] | None = None
+    ) -> Detections:
+        """From a list of `score`, `label` and `box`."""
+        return cls(*imports.from_transformers(found, classes))
+
+    @classmethod
+    def from_ultralytics(cls, found: Any, classes: Sequence[str] | None = None) -> Detections:
+        """From one of its `Results`."""
+        return cls(*imports.from_ultralytics(found, classes))
+
+    @classmethod
+    def from_pandas(cls, table: Any, classes: Sequence[str] | None = None) -> Detections:
+        """From a data frame with the columns that `to_pandas` writes; `margin` may be left out."""
+        return cls(*imports.from_pandas(table, classes))

@@ -30,7 +30,7 @@ from sppdet.datasets.raw import (
     NOT_ASKED,
     OUTSIDE,
     UNKNOWN_CLASS,
-    UNREADABLE_IMAGE,
+    UNUSABLE_IMAGES,
     Findings,
     RawDataset,
     RawObject,
@@ -40,7 +40,7 @@ from sppdet.datasets.splits import drop_repeats, is_list, match_splits, select_i
 # Share of images, or of objects, that may be left out.
 MAX_LOST = 0.1
 # Findings of the reader and of this module that cost an image, or an object.
-_LOST_IMAGES = LOST_IMAGES | {MISSING_IMAGE, UNREADABLE_IMAGE}
+_LOST_IMAGES = LOST_IMAGES | UNUSABLE_IMAGES
 _LOST_OBJECTS = LOST_OBJECTS | {EMPTY_BOX, OUTSIDE, UNKNOWN_CLASS}
 
 
@@ -64,6 +64,7 @@ def build_dataset(
     allow_missing: bool = False,
     strict: bool = False,
     max_lost: float = MAX_LOST,
+    with_pixels: bool = True,
     path: Path | None = None,
 ) -> Dataset:
     """Check raw annotations and make them a `Dataset`.
@@ -77,7 +78,7 @@ def build_dataset(
         allow_missing: whether some of `classes` may have no object at all (a model's classes).
         strict: refuse at the first finding that is more than a note.
         max_lost: share of images, or objects, that may be left out.
-        path: of the data set, named in messages.
+        with_pixels: as in `measure_images`. path: of the data set, named in messages.
 
     Raises:
         DatasetError: no images, a class asked for that nothing has, more than `max_lost` left
@@ -91,7 +92,7 @@ def build_dataset(
     lost_by_reader = findings.counts()
     names = choose_classes(raw, classes, findings, allow_missing=allow_missing, path=path)
     tally = _Tally()
-    sized = measure_images(chosen.images, findings)
+    sized = measure_images(chosen.images, findings, with_pixels=with_pixels)
     tally.lost_images = len(chosen.images) - len(sized)
     labels = {name: label for label, name in enumerate(names)}
     samples = _build_samples(sized, labels, tally, findings, is_asked=classes is not None)

@@ -56,18 +56,27 @@ class _Turned(NamedTuple):
 
 
 def measure_images(
-    images: Sequence[RawImage], findings: Findings, *, max_headers: int = MAX_HEADERS
+    images: Sequence[RawImage],
+    findings: Findings,
+    *,
+    max_headers: int = MAX_HEADERS,
+    with_pixels: bool = True,
 ) -> list[SizedImage]:
     """Find the images that are there, and their sizes, in order; find what is wrong with them.
 
-    Headers are read of all images, or of those alone that state no size if there are many.
+    Headers are read of all images, or of those alone that state no size if there are many. Without
+    `with_pixels`, an image that is not there or cannot be read has the size that is stated.
     """
     exists = _Existence()
     reads_all = len(images) <= max_headers
     sized: list[SizedImage] = []
     turned: list[_Turned] = []
     for image in images:
-        if not exists(image.path):
+        is_there = exists(image.path)
+        if not is_there and image.size is not None and not with_pixels:
+            sized.append(SizedImage(image, image.size))
+            continue
+        if not is_there:
             message = f"{image.path.name} is not there"
             if image.source != image.path:
                 message += f" ({image.source.name} annotates it)"
@@ -79,6 +88,9 @@ def measure_images(
         try:
             width, height, orientation = stored_size(image.path)
         except ImageError as error:
+            if image.size is not None and not with_pixels:
+                sized.append(SizedImage(image, image.size))
+                continue
             findings.add(UNREADABLE_IMAGE, image.path, error.message, image.split)
             continue
         swapped = orientation in SWAPPING_ORIENTATIONS

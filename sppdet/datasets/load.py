@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sppdet.core.errors import DatasetError
+from sppdet.core.errors import DatasetError, count_noun
 from sppdet.core.images import IMAGE_SUFFIXES
 from sppdet.core.types import Dataset
 from sppdet.datasets.build import MAX_LOST, build_dataset
@@ -194,14 +194,12 @@ def describe(raw: RawDataset, split: str | None = None) -> str:
         which = f"splits: {', '.join(raw.splits)}"
     else:
         which = "no splits"
-    return (
-        f"{raw.format}, {_count(len(images), 'image')}, {_count(len(objects), 'box', 'boxes')}, "
-        f"{_count(len(classes), 'class', 'classes')}: {named}; {which}"
+    counts = (
+        count_noun(len(images), "image"),
+        count_noun(len(objects), "box", "boxes"),
+        count_noun(len(classes), "class", "classes"),
     )
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
+    return f"{raw.format}, {', '.join(counts)}: {named}; {which}"
 
 
 def _own_folder(source: Path) -> Path:
@@ -249,7 +247,7 @@ def _not_data(source: Path) -> DatasetError:
         )
         if images:
             return DatasetError(
-                f"holds {_count(images, 'image')}, but no annotations of a known format",
+                f"holds {count_noun(images, 'image')}, but no annotations of a known format",
                 path=source,
                 hint="label them first (labelImg, CVAT and Label Studio are free tools), or name "
                 f"the folder that holds the annotations too ({formats})",

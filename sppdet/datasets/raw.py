@@ -61,6 +61,8 @@ NOTES = frozenset({OTHER_FOLDER, TURNED_SIZE, ROTATED, POLYGON, CONFIDENCE}) | f
     {NOT_ASKED, NO_OBJECTS, NO_OBJECTS_HERE, SUPER_CATEGORY, ONE_PIXEL, NO_LABEL_FILE, UNLABELED}
 )
 
+# Images that building finds it cannot use.
+UNUSABLE_IMAGES = frozenset({MISSING_IMAGE, UNREADABLE_IMAGE})
 # Findings of a reader that cost an image, or an object; build counts its own itself.
 LOST_IMAGES = frozenset({BROKEN_ANNOTATION, NO_IMAGE, NOT_LISTED})
 LOST_OBJECTS = frozenset({BAD_OBJECT, CLASS_NUMBER, UNLISTED_IMAGE, UNLISTED_CLASS})

@@ -7,15 +7,29 @@ Files of settings hold differences only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from sppdet.backbones.feature_maps import FeatureConfig
 from sppdet.core.errors import ConfigError
 from sppdet.core.settings import Fraction, Settings, from_dict
 from sppdet.heads.config import HeadConfig
 from sppdet.proposals.proposer import ProposalConfig
+
+# Settings that a trained model can be used with in any value; the others are part of it.
+FREE_SETTINGS = ("proposals.", "detection.", "features.scales", "features.quantize")
+# Tables of settings that training alone reads: a model has been through them.
+TRAINING_TABLES = ("finetune", "svm", "regression", "context")
+# In all that the network is shown of an image: some 5 GB of memory.
+MOST_PIXELS = 50_000_000
 
 
 class DetectionConfig(Settings):
@@ -51,12 +65,12 @@ class DetectionConfig(Settings):
     """The best boxes of an image over all classes, as many as this, are pooled at where they were
     moved to, scored and moved again, and join the others before NMS (iterative localization,
     Gidaris and Komodakis 2015); 0: none (release)."""
-    scale_factors: tuple[PositiveFloat, ...] = (1.2,)
+    scale_factors: Annotated[tuple[PositiveFloat, ...], Field(max_length=8)] = (1.2,)
     """An image is shown to the network at each of these times `features.scales`; a region's scores
     and boxes are the means over all that it is shown at. Each takes about as long as a detection
     with one. Networks do best on images somewhat larger than those that they were trained on
     (Touvron et al. 2019)."""
-    flipped_scale_factors: tuple[PositiveFloat, ...] = ()
+    flipped_scale_factors: Annotated[tuple[PositiveFloat, ...], Field(max_length=8)] = ()
     """The flipped image is shown at each of these times `features.scales`; empty: not at all."""
 
     @model_validator(mode="after")
@@ -84,6 +98,20 @@ class DetectorConfig(Settings):
     """Initial weights, sampling and the images' order follow from this number; proposals, SVMs and
     box regressors have seeds of their own."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        features, rules = self.features, self.detection
+        factors = (*rules.scale_factors, *rules.flipped_scale_factors)
+        areas = [(scale * factor) ** 2 for scale in features.scales for factor in factors]
+        pixels = features.max_aspect_ratio * sum(areas)
+        if pixels > MOST_PIXELS:
+            raise ConfigError(
+                f"features.scales {list(features.scales)} at detection.scale_factors "
+                f"{list(factors)} may show an image in {pixels / 1e6:.0f} million pixels",
+                hint=f"choose smaller or fewer, for {MOST_PIXELS // 10**6} million at most",
+            )
+        return self
+
 
 def read_config(values: Mapping[str, Any]) -> DetectorConfig:
     """Return the settings in a model file's header; ConfigError as `from_dict` raises it.
@@ -95,3 +123,21 @@ def read_config(values: Mapping[str, Any]) -> DetectorConfig:
     if rules.pop("display_threshold", None) is not None:
         rules["margin_threshold"] = rules.pop("score_threshold")
     return from_dict(DetectorConfig, {**values, "detection": rules})
+
+
+def fixed_setting(name: str) -> ConfigError:
+    """Describe a changed setting that a trained model cannot be used with."""
+    free = ", ".join(f"{one}*" if one.endswith(".") else one for one in FREE_SETTINGS)
+    return ConfigError(
+        f"{name} was fixed when the model was trained",
+        hint=f"change {free} only, or train a model with it",
+    )
+
+
+def refuse_training(table: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a setting that training alone reads."""
+    for section in TRAINING_TABLES:
+        if section in table:
+            values = table[section]
+            key = f".{next(iter(values))}" if isinstance(values, dict) and values else ""
+            raise fixed_setting(f"{section}{key}")

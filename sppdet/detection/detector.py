@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from sppdet.backbones.feature_maps import FeatureExtractor, FeatureMaps
-from sppdet.core.errors import ConfigError, ModelFormatError
-from sppdet.core.images import as_image
+from sppdet.core.errors import ConfigError, ModelFormatError, SppdetError
+from sppdet.core.model_file import ModelHeader
 from sppdet.core.progress import NullProgress, Progress
 from sppdet.core.settings import (
     differences,
@@ -22,10 +22,22 @@ from sppdet.detection.added.add import add_classes
 from sppdet.detection.added.classes import KnownClass, check_known_name, check_new_name
 from sppdet.detection.added.correct import WrongImage, correct_class
 from sppdet.detection.augmentation import MapRequest, augmentations
-from sppdet.detection.config import DetectorConfig
-from sppdet.detection.detector_parts import DetectorParts, read_parts, write_parts
+from sppdet.detection.config import (
+    FREE_SETTINGS,
+    DetectorConfig,
+    fixed_setting,
+    refuse_training,
+)
+from sppdet.detection.detector_parts import (
+    DetectorParts,
+    decode_parts,
+    encode_parts,
+    read_parts,
+    write_parts,
+)
+from sppdet.detection.many_images import detect_all, detect_many
 from sppdet.detection.model_zoo import Member, find_members
-from sppdet.detection.postprocess import postprocess
+from sppdet.detection.postprocess import Candidates, postprocess
 from sppdet.detection.probabilities.calibration import Calibration
 from sppdet.detection.scoring import AugmentedImage, detect_candidates
 from sppdet.heads.added.negative_bank import NegativeBank
@@ -33,13 +45,10 @@ from sppdet.heads.box_regression import BoxRegressors
 from sppdet.heads.head import RegionHead
 from sppdet.heads.image_context import ContextClassifier
 from sppdet.heads.svm import LinearSvms
+from sppdet.media.image_inputs import ImageInput, as_image, is_single
 from sppdet.proposals import Proposer, make_proposer
 
 DEFAULT_MODEL = "default"
-# Settings that a trained model can be used with in any value; the others are part of it.
-FREE_SETTINGS = ("proposals.", "detection.", "features.scales", "features.quantize")
-# Tables of settings that training alone reads: a model has been through them.
-TRAINING_TABLES = ("finetune", "svm", "regression", "context")
 
 
 class Detector:
@@ -135,6 +144,11 @@ class Detector:
         """Write one model file; head weights are stored as float16, which halves it."""
         write_parts(self.parts, path, description=description, provenance=provenance)
 
+    def __reduce__(self) -> tuple[Callable[..., Detector], tuple[Any, ...]]:
+        """Let worker processes be given it: by its arrays, some 30 MB, and not by its parts."""
+        device = str(self.extractor.device)
+        return _from_arrays, (*encode_parts(self.parts, "", {}), device)
+
     def _with(self, **changes: Any) -> Detector:
         """Return this detector with some of its parts exchanged."""
         return Detector(**{**self.parts._asdict(), **changes})
@@ -211,22 +225,41 @@ class Detector:
         """
         tables = [] if path is None else [read_toml(path)]
         for table in (*tables, *map(parse_override, overrides)):
-            _refuse_training(table)
+            refuse_training(table)
         return self.with_settings(load(DetectorConfig, path, overrides, self.config))
 
-    def detect(self, image: str | Path | ImageArray) -> Detections:
-        """Detect the objects of one image, best first, boxes in image pixels.
+    @overload
+    def detect(self, image: ImageInput) -> Detections: ...  # type: ignore[overload-overlap]
+    @overload
+    def detect(self, image: Iterable[ImageInput]) -> list[Detections]: ...
+    def detect(self, image: ImageInput | Iterable[ImageInput]) -> Detections | list[Detections]:
+        """Detect the objects of an image, best first, boxes in image pixels; or a list, of several.
 
         Scores are probabilities that the box overlaps an object of its class by an IoU of 0.5 or
         more, by `calibration` of the margins: the SVM's plus `detection.softmax_weight` times the
         softmax's log probabilities and `detection.context_weight` times the image context's, less
         what soft-NMS takes.
 
-        `image` is a file or an RGB array `uint8 (H, W, 3)`. Raises ImageError when a file cannot
-        be read or an array is of another type or shape.
+        An image is a path, the bytes of a file, a file object, a Pillow image, an array
+        `(H, W, 3)` in RGB, a tensor `(C, H, W)` or an `https://` address: `media.as_image` has all
+        kinds. Raises ImageError for anything else and for what cannot be read; see `detect_many`
+        for how to do the rest of a list all the same.
         """
+        if not is_single(image):
+            return detect_all(self, image)
         pixels = as_image(image)
         return self.detect_regions(self.extract(pixels), self.propose(pixels))
+
+    def detect_many(
+        self, images: Iterable[ImageInput], *, workers: int = 1
+    ) -> Iterator[Detections | SppdetError]:
+        """Yield what `detect` gives for each image, in their order and to the last bit.
+
+        Images are taken from an iterable as they are needed, and read and proposed for ahead, on
+        `workers` threads; a few per thread are in memory at a time. One that cannot be read gives
+        its SppdetError in the place of its detections, and the others are done.
+        """
+        return detect_many(self, images, workers)
 
     def extract(self, image: ImageArray) -> tuple[FeatureMaps, ...]:
         """Compute the feature maps of an image `uint8 (H, W, 3)`, one per augmentation."""
@@ -234,9 +267,12 @@ class Detector:
 
     def detect_regions(self, maps: Sequence[FeatureMaps], boxes: FloatArray) -> Detections:
         """Detect the objects among regions `(N, 4)` of an image with known maps (`extract`)."""
-        rules = self.config.detection
-        found = detect_candidates(self.views(maps), boxes, rules)
-        return postprocess(found, self.classes, rules, self.calibration)
+        found = self.candidates(maps, boxes)
+        return postprocess(found, self.classes, self.config.detection, self.calibration)
+
+    def candidates(self, maps: Sequence[FeatureMaps], boxes: FloatArray) -> Candidates:
+        """Score and move regions `(N, 4)`: what `postprocess` makes detections of."""
+        return detect_candidates(self.views(maps), boxes, self.config.detection)
 
     def views(self, maps: Sequence[FeatureMaps]) -> list[AugmentedImage]:
         """Prepare an image's maps (`extract`) for pooling regions from them."""
@@ -246,18 +282,5 @@ class Detector:
         ]
 
 
-def fixed_setting(name: str) -> ConfigError:
-    """Describe a changed setting that a trained model cannot be used with."""
-    free = ", ".join(f"{one}*" if one.endswith(".") else one for one in FREE_SETTINGS)
-    return ConfigError(
-        f"{name} was fixed when the model was trained",
-        hint=f"change {free} only, or train a model with it",
-    )
-
-
-def _refuse_training(table: Mapping[str, Any]) -> None:
-    for section in TRAINING_TABLES:
-        if section in table:
-            values = table[section]
-            key = f".{next(iter(values))}" if isinstance(values, dict) and values else ""
-            raise fixed_setting(f"{section}{key}")
+def _from_arrays(header: ModelHeader, tensors: dict[str, Any], device: str) -> Detector:
+    return Detector(**decode_parts(header, tensors, Path("a detector"), device)._asdict())

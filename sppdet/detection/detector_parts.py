@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from sppdet.backbones.feature_maps import FeatureExtractor
 from sppdet.core.errors import ModelFormatError
@@ -22,7 +22,7 @@ from sppdet.detection.added.classes import (
 from sppdet.detection.added.names import ClassNames
 from sppdet.detection.config import DetectorConfig, read_config
 from sppdet.detection.probabilities.calibration import Calibration
-from sppdet.detection.scoring import BoxRefiner, ClassGroup, RegionScorer
+from sppdet.detection.scoring import BoxRefiner, ClassGroup, ClassRefiner, RegionScorer
 from sppdet.heads.added.negative_bank import NegativeBank
 from sppdet.heads.box_regression import BoxRegressors
 from sppdet.heads.head import RegionHead
@@ -60,23 +60,34 @@ class DetectorParts(NamedTuple):
             BoxRefiner(self.head, self.regressors, rules),
             np.array(labels, np.int64),
         )
-        alone = [np.array([shown.index(one.name)], np.int64) for one in self.added]
-        added = zip(self.added, alone, strict=True)
-        return (trained, *(ClassGroup(one.model, one.model, n, ADDED_LIMITS) for one, n in added))
+        return (trained, *(self._alone(one, shown, trained.refiner) for one in self.added))
+
+    def _alone(self, one: KnownClass, shown: Sequence[str], refiner: ClassRefiner) -> ClassGroup:
+        """An added class as a group; `refiner` is that of the classes of the training."""
+        moves = self.config.detection.box_regression != "none"
+        label = np.array([shown.index(one.name)], np.int64)
+        return ClassGroup(one.model, one.model if moves else refiner, label, ADDED_LIMITS)
 
 
 def read_parts(path: Path, *, device: str = "cpu") -> DetectorParts:
     """Load the parts of the detector in a model file; raises ModelFormatError as `load_model`."""
-    header, tensors = load_model(path)
+    return decode_parts(*load_model(path), path, device)
+
+
+def decode_parts(
+    header: ModelHeader, tensors: Mapping[str, np.ndarray], path: Path, device: str
+) -> DetectorParts:
+    """Make the parts of what `encode_parts` gave; `path` is named in a ModelFormatError."""
     with check_config(header, path):
         config = read_config(header.config)
+        # Nothing is fetched because a file says so.
+        config = config.replace(features=config.features.replace(download=False))
         extractor = FeatureExtractor(config.features, seed=config.seed, device=device)
     check_backbone(header, extractor.backbone.weights_digest(), path)
     try:
         names = ClassNames.read(header.classes, header.provenance)
         classes, shown = names.trained, names.shown()
-        head = RegionHead(config.head, extractor, len(classes), seed=config.seed)
-        _load_head(head, _part(tensors, "head."))
+        head = RegionHead.from_arrays(config.head, extractor, len(classes), _part(tensors, "head."))
         svms = LinearSvms(**_part(tensors, "svm."))
         box, context = _part(tensors, "box."), _part(tensors, "context.")
         regressors = BoxRegressors(**box) if box else None
@@ -99,9 +110,18 @@ def write_parts(
     parts: DetectorParts, path: Path, *, description: str, provenance: dict[str, object]
 ) -> None:
     """Write one model file; head weights are stored as float16, which halves it."""
+    header, tensors = encode_parts(parts, description, provenance)
+    halved = {k: v.astype(np.float16) for k, v in tensors.items() if k.startswith("head.")}
+    save_model(path, header, tensors | halved)
+
+
+def encode_parts(
+    parts: DetectorParts, description: str, provenance: Mapping[str, object]
+) -> tuple[ModelHeader, dict[str, np.ndarray]]:
+    """All that a detector is made of, as a model file's header and arrays."""
     tensors: dict[str, np.ndarray] = {}
     for key, weight in parts.head.state_dict().items():
-        tensors[f"head.{key}"] = weight.half().numpy()
+        tensors[f"head.{key}"] = weight.cpu().numpy()
     for name in ("weights", "bias", "trained", "converged"):
         tensors[f"svm.{name}"] = getattr(parts.svms, name)
     for part, value in (("box", parts.regressors), ("context", parts.context)):
@@ -123,18 +143,11 @@ def write_parts(
         description=description,
         provenance={**rest, **names.entry()},
     )
-    save_model(path, header, tensors)
+    return header, tensors
 
 
-def _part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _load_head(head: RegionHead, stored: dict[str, np.ndarray]) -> None:
-    weights = {name: torch.from_numpy(value).float() for name, value in stored.items()}
-    if "fc6_in.weight" in weights:
-        head.make_factors(len(weights["fc6_in.weight"]))
-    head.load_state_dict(weights)
 
 
 def _check_fit(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, overload
 
 from sppdet.backbones.feature_maps import FeatureMaps
-from sppdet.core.errors import ConfigError
-from sppdet.core.images import as_image
+from sppdet.core.errors import ConfigError, SppdetError
 from sppdet.core.types import Detections, FloatArray, ImageArray
 from sppdet.detection.detector import DEFAULT_MODEL, Detector
+from sppdet.detection.many_images import detect_all, detect_many
 from sppdet.detection.model_zoo import FUSIONS, Member, find_members, find_preset
 from sppdet.detection.postprocess import Candidates, postprocess
 from sppdet.detection.probabilities.calibration import Calibration
 from sppdet.detection.scoring import AugmentedImage, detect_candidates
+from sppdet.media.image_inputs import ImageInput, as_image, is_single
 
 
 class Ensemble:
@@ -63,6 +65,9 @@ class Ensemble:
         every = [request for one in members for request in one.requests]
         self.requests = tuple({one.key: one for one in reversed(every)}.values())[::-1]
 
+    def __reduce__(self) -> tuple[type[Ensemble], tuple[Any, ...]]:
+        return Ensemble, (self.members, self.fusion)
+
     @classmethod
     def load(cls, source: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Ensemble:
         """Load the models that a source names: a preset, or several with `+` between.
@@ -86,10 +91,22 @@ class Ensemble:
         """
         return Ensemble([one.configure(path, overrides) for one in self.members], self.fusion)
 
-    def detect(self, image: str | Path | ImageArray) -> Detections:
-        """Detect the objects of one image, as `Detector.detect` does."""
+    @overload
+    def detect(self, image: ImageInput) -> Detections: ...  # type: ignore[overload-overlap]
+    @overload
+    def detect(self, image: Iterable[ImageInput]) -> list[Detections]: ...
+    def detect(self, image: ImageInput | Iterable[ImageInput]) -> Detections | list[Detections]:
+        """Detect the objects of an image, or of each image of a list, as `Detector.detect` does."""
+        if not is_single(image):
+            return detect_all(self, image)
         pixels = as_image(image)
         return self.detect_regions(self.extract(pixels), self.propose(pixels))
+
+    def detect_many(
+        self, images: Iterable[ImageInput], *, workers: int = 1
+    ) -> Iterator[Detections | SppdetError]:
+        """Yield what `detect` gives for each image, as `Detector.detect_many` does."""
+        return detect_many(self, images, workers)
 
     def extract(self, image: ImageArray) -> tuple[FeatureMaps, ...]:
         """Compute the feature maps of an image `uint8 (H, W, 3)` that members need, each once."""
@@ -97,11 +114,15 @@ class Ensemble:
 
     def detect_regions(self, maps: Sequence[FeatureMaps], boxes: FloatArray) -> Detections:
         """Detect the objects among regions `(N, 4)` of an image with known maps (`extract`)."""
+        found = self.candidates(maps, boxes)
+        return postprocess(found, self.classes, self.config.detection, self.calibration)
+
+    def candidates(self, maps: Sequence[FeatureMaps], boxes: FloatArray) -> Candidates:
+        """Score and move regions `(N, 4)`, as `Detector.candidates` does."""
         views, rules = self.views(maps), self.config.detection
         if self.fusion == "mean":
             views = [[view for member in views for view in member]]
-        found = [detect_candidates(member, boxes, rules) for member in views]
-        return postprocess(Candidates.concat(found), self.classes, rules, self.calibration)
+        return Candidates.concat([detect_candidates(member, boxes, rules) for member in views])
 
     def with_calibration(self, calibration: Calibration) -> Ensemble:
         """Give every member these probabilities; ValueError where they are of other classes."""

@@ -16,8 +16,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from sppdet.core.types import Dataset, Detections, FloatArray, IntArray
 from sppdet.evaluation.matching import FlatDetections, flatten_detections, flatten_ground_truth
@@ -61,6 +59,8 @@ def evaluate_coco(dataset: Dataset, detections: Mapping[str, Detections]) -> Coc
         EvaluationError: an image id or class names that the data set lacks, or a score that is
             not finite.
     """
+    from pycocotools.cocoeval import COCOeval
+
     flat = flatten_detections(dataset, detections)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = _indexed(dataset, _ground_truth(dataset))
@@ -86,6 +86,8 @@ def evaluate_coco(dataset: Dataset, detections: Mapping[str, Detections]) -> Coc
 
 def _indexed(dataset: Dataset, annotations: list[dict[str, Any]]) -> Any:
     """Index the data set's images and classes as a pycocotools `COCO`; ids count from 1."""
+    from pycocotools.coco import COCO
+
     coco = COCO()
     coco.dataset = {
         "info": {},

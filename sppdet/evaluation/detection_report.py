@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,7 +40,15 @@ def recall_by_size(results: Sequence[ClassResult]) -> tuple[float, ...]:
     return tuple(_share(found[bands == band]) for band in range(len(SIZE_NAMES)))
 
 
-def voc_table(result: VocResult) -> str:
+class Rows(NamedTuple):
+    """A table: its header, a row per class and a last one of all, and notes below it."""
+
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def voc_rows(result: VocResult) -> Rows:
     """Format a row per class and one of means: AP, final recall, recall by object size, counts."""
     header = [
         "class",
@@ -69,7 +77,13 @@ def voc_table(result: VocResult) -> str:
             str(sum(each.n_detections for each in result.classes)),
         ]
     )
-    return "\n".join([table(header, rows), "", *_voc_notes(result)])
+    return Rows(header, rows, _voc_notes(result))
+
+
+def voc_table(result: VocResult) -> str:
+    """Format `voc_rows` as text."""
+    rows = voc_rows(result)
+    return "\n".join([table(rows.header, rows.rows), "", *rows.notes])
 
 
 def _voc_notes(result: VocResult) -> list[str]:
@@ -174,10 +188,14 @@ def calibration_dict(result: CalibrationResult, point: OperatingPoint) -> dict[s
     }
 
 
+def coco_rows(result: CocoResult) -> list[list[str]]:
+    """Format COCO's twelve figures, a name and a value per row."""
+    return [[text, *figures([getattr(result, name)])] for name, text in _COCO_FIGURES.items()]
+
+
 def coco_table(result: CocoResult) -> str:
-    """Format COCO's twelve figures, one per row."""
-    rows = [[text, *figures([getattr(result, name)])] for name, text in _COCO_FIGURES.items()]
-    return table(["COCO metric", "value"], rows)
+    """Format `coco_rows` as text."""
+    return table(["COCO metric", "value"], coco_rows(result))
 
 
 def coco_dict(result: CocoResult, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -188,35 +206,33 @@ def coco_dict(result: CocoResult, classes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def errors_table(analysis: ErrorAnalysis) -> str:
-    """Format a row per class and their sum: false positives by cause, missed objects by size."""
-    header = ["class", "examined", *CAUSES, *(f"missed {size}" for size in SIZE_NAMES)]
-    rows = [_error_row(each) for each in (*analysis.classes, analysis.total)]
+    """Format a row per class and one of all: errors by cause, and what AP would gain without."""
+    rows = [
+        [
+            each.name,
+            *(f"{n} ({g})" for n, g in zip(each.counts, figures(each.gains), strict=True)),
+        ]
+        for each in (*analysis.classes, analysis.total)
+    ]
     note = (
-        "Examined: the best-scored false positives of the class. Missed: objects that no"
-        " detection found, of all of that size."
+        "Errors by cause, and in brackets what AP (area) would gain without them (TIDE). Missed:"
+        " objects that nothing finds, nor would if it were of the right class or place."
     )
-    return "\n".join([table(header, rows), "", note])
-
-
-def _error_row(each: ClassErrors) -> list[str]:
-    missed = [f"{m} of {n}" for m, n in zip(each.missed, each.objects, strict=True)]
-    return [each.name, str(each.n_examined), *(str(n) for n in each.causes), *missed]
+    return "\n".join([table(["class", *CAUSES], rows), "", note])
 
 
 def errors_dict(analysis: ErrorAnalysis) -> dict[str, Any]:
-    """Collect counts by class name under `classes`, and their sum under `all`."""
+    """Collect counts and gains in AP by cause: by class name under `classes`, and under `all`."""
     return {
-        "classes": {each.name: _error_counts(each) for each in analysis.classes},
-        "all": _error_counts(analysis.total),
+        "classes": {each.name: _error_figures(each) for each in analysis.classes},
+        "all": _error_figures(analysis.total),
     }
 
 
-def _error_counts(each: ClassErrors) -> dict[str, Any]:
+def _error_figures(each: ClassErrors) -> dict[str, Any]:
     return {
-        "examined": each.n_examined,
-        "causes": dict(zip(CAUSES, each.causes, strict=True)),
-        "objects": dict(zip(SIZE_NAMES, each.objects, strict=True)),
-        "missed": dict(zip(SIZE_NAMES, each.missed, strict=True)),
+        cause: {"count": count, "ap_gain": json_number(gain)}
+        for cause, count, gain in zip(CAUSES, each.counts, each.gains, strict=True)
     }
 
 

@@ -1,23 +1,25 @@
-"""Errors of a detector: false positives by cause, missed objects by size.
+"""Errors of a detector by cause, and what each cause costs in average precision.
 
-After Hoiem, Chodpathumwan and Dai, "Diagnosing Error in Object Detectors" (ECCV 2012): of each
-class the best-scored false positives are examined, as many as the class has objects. Duplicates,
-which the paper counts as poor localization, stand by themselves here.
+After Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object Detection
+Errors" (ECCV 2020): its six causes (section 2.2) and its oracles, each of which fixes one cause
+and leaves the others as they are (section 2.3). Detections are matched as the VOC devkit does, so
+that a detection's IoU with its nearest object decides, whether or not that object is claimed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sppdet.core.boxes import areas
-from sppdet.core.types import BoolArray, Dataset, Detections, IntArray
+from sppdet.core.types import BoolArray, Dataset, Detections, Float64Array, IntArray
 from sppdet.evaluation.matching import (
     DUPLICATE,
     FALSE_POSITIVE,
-    ClassMatches,
+    IGNORED,
+    TRUE_POSITIVE,
     FlatDetections,
     FlatGroundTruth,
     best_matches,
@@ -25,140 +27,163 @@ from sppdet.evaluation.matching import (
     flatten_ground_truth,
     match_class,
 )
-from sppdet.evaluation.tables import SIZE_NAMES, size_bands
-from sppdet.evaluation.voc_ap import MIN_IOU
+from sppdet.evaluation.voc_ap import MIN_IOU, area_ap
 
-# A false positive that overlaps an object by at least this is blamed on that object (section 3).
-BLAME_IOU = 0.1
+# A box that overlaps an object by less is of the background (section 2.2).
+BACKGROUND_IOU = 0.1
 
-CAUSES = ("duplicate", "localization", "similar class", "other class", "background")
+CAUSES = ("classification", "localization", "both", "duplicate", "background", "missed")
+CLASSIFICATION, LOCALIZATION, BOTH, DUPLICATED, BACKGROUND, MISSED = range(len(CAUSES))
+# What is no error: a true positive, and a detection of a difficult object.
+RIGHT, LEFT_OUT = -1, -2
 
-# Sets of classes that are easily taken for each other (section 3), by VOC's names.
-VOC_SIMILAR = (
-    frozenset({"aeroplane", "bicycle", "boat", "bus", "car", "motorbike", "train"}),
-    frozenset({"bird", "cat", "cow", "dog", "horse", "person", "sheep"}),
-    frozenset({"chair", "diningtable", "sofa"}),
-    frozenset({"aeroplane", "bird"}),
-)
+# AP of `int64 (M,)` true positives among the first 1, 2, ... detections, and a number of objects.
+AveragePrecision = Callable[[IntArray, int], float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Causes:
+    """Every detection's cause of error, and the objects that none of them accounts for.
+
+    Attributes:
+        truth, detections: what was compared, as `flatten_ground_truth` and `flatten_detections`
+            have it.
+        causes: `int8 (N,)` per detection: index into `CAUSES`, `RIGHT` or `LEFT_OUT`.
+        targets: `int64 (N,)` index of the object that a detection is, or would be if its error
+            were fixed; -1 for those of the background.
+        found: `bool` per object: a true positive claims it.
+        missed: `bool` per object, not difficult: it is not found, and no error of classification
+            or localization is one on it.
+    """
+
+    truth: FlatGroundTruth
+    detections: FlatDetections
+    causes: NDArray[np.int8]
+    targets: IntArray
+    found: BoolArray
+    missed: BoolArray
 
 
 @dataclass(frozen=True, slots=True)
 class ClassErrors:
-    """Errors of one class.
+    """Errors of one class per cause of `CAUSES`: their number, and what AP would gain without.
 
-    Attributes:
-        name: the class.
-        n_examined: false positives examined: the best-scored, at most `npos` by default.
-        causes: number of them per cause of `CAUSES`.
-        objects: number of objects, difficult ones apart, per size of `SIZE_NAMES`.
-        missed: number of those that no detection finds.
+    `gains` are nan for a class without objects.
     """
 
     name: str
-    n_examined: int
-    causes: tuple[int, ...]
-    objects: tuple[int, ...]
-    missed: tuple[int, ...]
+    counts: tuple[int, ...]
+    gains: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorAnalysis:
-    """Errors per class, in the data set's order, and their sum, named `all`."""
+    """Errors per class, in the data set's order, and of `all`: sums of counts, means of gains."""
 
     classes: tuple[ClassErrors, ...]
     total: ClassErrors
 
 
-def analyze_errors(
-    dataset: Dataset,
-    detections: Mapping[str, Detections],
-    *,
-    min_iou: float = MIN_IOU,
-    top: int | None = None,
-    similar: tuple[frozenset[str], ...] = VOC_SIMILAR,
-) -> ErrorAnalysis:
-    """Count false positives by cause, and missed objects by size.
+def assign_causes(
+    dataset: Dataset, detections: Mapping[str, Detections], *, min_iou: float = MIN_IOU
+) -> Causes:
+    """Find the cause of every error.
 
-    Each false positive has the first cause that fits: `duplicate`, of an object already found;
-    `localization`, IoU of at least 0.1 with an object of its class; `similar class` and `other
-    class`, at least 0.1 with an object of such a class; `background`.
-
-    Args:
-        dataset: the ground truth; difficult objects can be to blame, but are not missed.
-        detections: by image id.
-        min_iou: the IoU at which a detection finds an object.
-        top: false positives examined per class; None for as many as it has objects.
-        similar: sets of class names that are easily confused.
+    The first that fits, in the order of TIDE's own code: `localization`, an IoU of
+    `BACKGROUND_IOU` or more, but too little, with an object of the class; `classification`, enough
+    with one of another class; `duplicate`, enough with one that is found already; `background`,
+    less than `BACKGROUND_IOU` with any; `both`, all else.
 
     Raises:
         EvaluationError: detections that do not fit the data set, or a bad `min_iou`.
     """
-    truth = flatten_ground_truth(dataset)
-    flat = flatten_detections(dataset, detections)
-    classes = []
-    for label, name in enumerate(dataset.classes):
-        matches = match_class(truth, flat, label, min_iou)
-        alike = _alike(dataset.classes, name, similar)
-        classes.append(_class_errors(name, label, matches, truth, alike, top))
-    total = ClassErrors(
-        name="all",
-        n_examined=sum(each.n_examined for each in classes),
-        causes=_sums([each.causes for each in classes], len(CAUSES)),
-        objects=_sums([each.objects for each in classes], len(SIZE_NAMES)),
-        missed=_sums([each.missed for each in classes], len(SIZE_NAMES)),
-    )
-    return ErrorAnalysis(tuple(classes), total)
+    truth, flat = flatten_ground_truth(dataset), flatten_detections(dataset, detections)
+    causes = np.full(len(flat), RIGHT, np.int8)
+    targets = np.full(len(flat), -1, np.int64)
+    found = np.zeros(len(truth), np.bool_)
+    for label in range(len(dataset.classes)):
+        own = match_class(truth, flat, label, min_iou)
+        others = np.flatnonzero(truth.labels != label)
+        boxes = own.detections.images, own.detections.boxes
+        across, other = best_matches(*boxes, truth.images[others], truth.boxes[others])
+        near = (own.outcomes == FALSE_POSITIVE) & (own.overlaps >= BACKGROUND_IOU)
+        causes[own.rows] = np.select(
+            [
+                own.outcomes == TRUE_POSITIVE,
+                own.outcomes == IGNORED,
+                near,
+                across >= min_iou,
+                own.outcomes == DUPLICATE,
+                across < BACKGROUND_IOU,
+            ],
+            [RIGHT, LEFT_OUT, LOCALIZATION, CLASSIFICATION, DUPLICATED, BACKGROUND],
+            default=BOTH,
+        )
+        # Without an object in the image, the index -1 stays: the one put behind all others.
+        same = np.append(own.objects, -1)[own.nearest]
+        cross = np.append(others, -1)[other]
+        cause = causes[own.rows]
+        is_other = (cause == CLASSIFICATION) | (cause == BOTH)
+        targets[own.rows] = np.where(cause == BACKGROUND, -1, np.where(is_other, cross, same))
+        found[own.objects[own.found]] = True
+    covered = np.zeros(len(truth), np.bool_)
+    covered[targets[np.isin(causes, (CLASSIFICATION, LOCALIZATION))]] = True
+    return Causes(truth, flat, causes, targets, found, ~(truth.difficult | found | covered))
 
 
-def _alike(classes: tuple[str, ...], name: str, similar: tuple[frozenset[str], ...]) -> BoolArray:
-    """`bool (n_classes,)`: the classes that `name` is easily taken for, itself apart."""
-    confused = frozenset().union(*(group for group in similar if name in group)) - {name}
-    return np.array([each in confused for each in classes], dtype=np.bool_)
+def analyze_errors(
+    dataset: Dataset, causes: Causes, *, average_precision: AveragePrecision = area_ap
+) -> ErrorAnalysis:
+    """Count errors by cause, and measure what AP would gain if there were none of a cause.
+
+    Of errors of classification or localization on one object that is not found, the one of the
+    best score becomes right, in the object's class; all other errors vanish. Missed objects no
+    longer count. (A class that has missed all its objects gains all that is lacking.)
+    """
+    truth, flat = causes.truth, causes.detections
+    order = np.lexsort((-flat.margins, -flat.scores))
+    kept, right = causes.causes != LEFT_OUT, causes.causes == RIGHT
+    n_classes = len(dataset.classes)
+    npos = np.bincount(truth.labels[~truth.difficult], minlength=n_classes)
+    missed = np.bincount(truth.labels[causes.missed], minlength=n_classes)
+
+    def precision(
+        labels: IntArray, kept: BoolArray, right: BoolArray, npos: IntArray
+    ) -> Float64Array:
+        found = [right[order][kept[order] & (labels[order] == k)] for k in range(n_classes)]
+        pairs = zip(found, npos, strict=True)
+        return np.array([average_precision(np.cumsum(tp), int(n)) for tp, n in pairs])
+
+    base = precision(flat.labels, kept, right, npos)
+    gains, counts = [], []
+    for cause in range(MISSED):
+        is_cause = causes.causes == cause
+        labels, fixed = _fix(causes, order[is_cause[order]], cause)
+        after = precision(labels, kept & ~(is_cause & ~fixed), right | fixed, npos)
+        gains.append(after - base)
+        counts.append(np.bincount(flat.labels[is_cause], minlength=n_classes))
+    without = precision(flat.labels, kept, right, npos - missed)
+    gains.append(np.where((npos > 0) & (npos == missed), 1.0, without) - base)
+    counts.append(missed)
+    rows = zip(dataset.classes, np.array(counts).T.tolist(), np.array(gains).T, strict=True)
+    classes = tuple(ClassErrors(name, tuple(n), tuple(g.tolist())) for name, n, g in rows)
+    scored = np.array(gains)[:, npos > 0]
+    means = scored.mean(axis=1) if scored.size else np.full(len(CAUSES), np.nan)
+    sums = np.array(counts).sum(axis=1)
+    return ErrorAnalysis(classes, ClassErrors("all", tuple(sums.tolist()), tuple(means.tolist())))
 
 
-def _class_errors(
-    name: str,
-    label: int,
-    matches: ClassMatches,
-    truth: FlatGroundTruth,
-    alike: BoolArray,
-    top: int | None,
-) -> ClassErrors:
-    positive = ~matches.truth.difficult
-    wrong = np.flatnonzero(np.isin(matches.outcomes, (DUPLICATE, FALSE_POSITIVE)))
-    wrong = wrong[: int(positive.sum()) if top is None else top]
-    examined = matches.detections.take(wrong)
-    near_similar = _near(examined, truth.where(alike[truth.labels]))
-    near_other = _near(examined, truth.where(truth.labels != label))
-    cause = np.select(
-        [
-            matches.outcomes[wrong] == DUPLICATE,
-            matches.overlaps[wrong] >= BLAME_IOU,
-            near_similar,
-            near_other,
-        ],
-        [0, 1, 2, 3],
-        default=4,
-    )
-    bands = size_bands(areas(matches.truth.boxes[positive]))
-    missed = ~matches.found[positive]
-    return ClassErrors(
-        name=name,
-        n_examined=len(wrong),
-        causes=_counts(cause, len(CAUSES)),
-        objects=_counts(bands, len(SIZE_NAMES)),
-        missed=_counts(bands[missed], len(SIZE_NAMES)),
-    )
+def _fix(causes: Causes, wrong: IntArray, cause: int) -> tuple[IntArray, BoolArray]:
+    """Labels of all detections, and which become right, when the errors of a cause are fixed.
 
-
-def _near(examined: FlatDetections, truth: FlatGroundTruth) -> BoolArray:
-    overlaps, _ = best_matches(examined.images, examined.boxes, truth.images, truth.boxes)
-    return overlaps >= BLAME_IOU
-
-
-def _counts(values: IntArray, n: int) -> tuple[int, ...]:
-    return tuple(int(v) for v in np.bincount(values, minlength=n))
-
-
-def _sums(rows: list[tuple[int, ...]], n: int) -> tuple[int, ...]:
-    return tuple(sum(row[i] for row in rows) for i in range(n))
+    `wrong` are those detections, best score first.
+    """
+    labels, fixed = causes.detections.labels.copy(), np.zeros(len(causes.causes), np.bool_)
+    if cause in (CLASSIFICATION, LOCALIZATION):
+        targets = causes.targets[wrong]
+        free = ~(causes.found | causes.truth.difficult)[targets]
+        _, first = np.unique(targets[free], return_index=True)
+        best = wrong[free][first]
+        fixed[best] = True
+        labels[best] = causes.truth.labels[causes.targets[best]]
+    return labels, fixed

@@ -79,15 +79,18 @@ class ClassMatches:
     """One class's detections, best margin first, and the outcome of each.
 
     Attributes:
-        truth: the class's objects.
+        truth: the class's objects. objects: `int64`, their indices among all objects.
         detections: the class's detections, best margin first; ties in data set order.
+        rows: `int64 (N,)`, their indices among all detections.
         overlaps: `float64 (N,)` highest IoU with an object of the class in the same image.
         nearest: `int64 (N,)` that object's index in `truth`, the first of equals; -1 if none.
         outcomes: `int8 (N,)` TRUE_POSITIVE, DUPLICATE, FALSE_POSITIVE or IGNORED.
     """
 
     truth: FlatGroundTruth
+    objects: IntArray
     detections: FlatDetections
+    rows: IntArray
     overlaps: Float64Array
     nearest: IntArray
     outcomes: NDArray[np.int8]
@@ -204,10 +207,11 @@ def match_class(
     """
     if not 0 < min_iou <= 1:
         raise EvaluationError(f"a least IoU of {min_iou}", hint="give one above 0, at most 1")
+    objects = np.flatnonzero(truth.labels == label)
     truth = truth.where(truth.labels == label)
     of_class = np.flatnonzero(detections.labels == label)
-    order = np.argsort(-detections.margins[of_class], kind="stable")
-    ranked = detections.take(of_class[order])
+    rows = of_class[np.argsort(-detections.margins[of_class], kind="stable")]
+    ranked = detections.take(rows)
     overlaps, nearest = best_matches(ranked.images, ranked.boxes, truth.images, truth.boxes)
     outcomes = np.full(len(ranked), FALSE_POSITIVE, np.int8)
     hits = np.flatnonzero(overlaps >= min_iou)
@@ -217,7 +221,7 @@ def match_class(
     outcomes[claims] = DUPLICATE
     _, first = np.unique(nearest[claims], return_index=True)
     outcomes[claims[first]] = TRUE_POSITIVE
-    return ClassMatches(truth, ranked, overlaps, nearest, outcomes)
+    return ClassMatches(truth, objects, ranked, rows, overlaps, nearest, outcomes)
 
 
 def best_matches(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from sppdet.core.errors import ConfigError
-from sppdet.core.settings import Settings
+from sppdet.core.settings import Level, Settings, Width
 
 FeatureLayer = Literal["pool", "fc6", "fc7"]
 
@@ -17,16 +17,16 @@ class HeadConfig(Settings):
 
     section: ClassVar[str] = "head"
 
-    pyramid_levels: tuple[PositiveInt, ...] = (6, 3, 2, 1)
+    pyramid_levels: Annotated[tuple[Level, ...], Field(max_length=8)] = (6, 3, 2, 1)
     """Pyramid levels of the max pooling: n means n x n bins (paper: 50 bins per channel)."""
-    pyramid_channels: NonNegativeInt = 64
+    pyramid_channels: Annotated[int, Field(ge=0, le=4096)] = 64
     """Channels that a learned 1x1 convolution leaves for the pyramid; 0 pools the map's own."""
-    context_scales: tuple[PositiveFloat, ...] = (1.0, 2.0)
+    context_scales: Annotated[tuple[PositiveFloat, ...], Field(max_length=8)] = (1.0, 2.0)
     """Windows around the region, expanded by these factors, that the backbone's pretrained 1x1 head
     is averaged over; 1 is the region itself. Empty for backbones without such a head."""
-    fc6: PositiveInt = 1024
+    fc6: Width = 1024
     """Width of the first fully connected layer (paper: 4096)."""
-    fc7: PositiveInt = 1024
+    fc7: Width = 1024
     """Width of the second fully connected layer (paper: 4096)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Chance of dropping a unit after fc6 and fc7 while fine-tuning (paper: 0.5, for 40 times the

@@ -6,15 +6,17 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sppdet.backbones.feature_maps import FeatureExtractor, FeatureMaps
 from sppdet.core.boxes import DELTA_STDS, decode_deltas
+from sppdet.core.model_file import check_shapes
 from sppdet.core.types import FloatArray, IntArray
 from sppdet.heads.config import HeadConfig
 from sppdet.heads.prepared_maps import PreparedMaps
@@ -59,6 +61,13 @@ class RegionFeatures:
     average: Callable[[Tensor | None], Tensor] | None = None
 
 
+class _Linear(nn.Linear):
+    """A layer without torch's own initial weights: `RegionHead` draws them, or a file has them."""
+
+    def reset_parameters(self) -> None:
+        """Draw nothing, which takes a while."""
+
+
 class RegionHead(nn.Module):
     """Pools regions out of feature maps and runs the fully connected layers on them.
 
@@ -66,22 +75,63 @@ class RegionHead(nn.Module):
         config: widths and levels.
         features: gives channels, geometry and, where the backbone has it, the pretrained head.
         n_classes: K, background not counted.
-        seed: draws the initial weights.
+        seed: draws the initial weights; None: they are left as they come, to be loaded.
+        arrays: those that will be loaded; ValueError where they are of other shapes.
     """
 
     def __init__(
-        self, config: HeadConfig, features: FeatureExtractor, n_classes: int, *, seed: int = 0
+        self,
+        config: HeadConfig,
+        features: FeatureExtractor,
+        n_classes: int,
+        *,
+        seed: int | None = 0,
+        arrays: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.pooler = RegionPooler(config, features)
+        if arrays is not None:
+            check_shapes(arrays, self._shapes(n_classes, arrays))
         # The first factor of fc6, set by `factorize_fc6` once fine-tuning is over.
         self.fc6_in: nn.Linear | None = None
-        self.fc6 = nn.Linear(self.pooler.dim, config.fc6)
-        self.fc7 = nn.Linear(config.fc6, config.fc7)
-        self.cls_score = nn.Linear(config.fc7, n_classes + 1)
-        self.bbox_pred = nn.Linear(config.fc7, n_classes * 4)
-        self._initialize(seed)
+        self.fc6: nn.Linear = _Linear(self.pooler.dim, config.fc6)
+        self.fc7 = _Linear(config.fc6, config.fc7)
+        self.cls_score: nn.Linear = _Linear(config.fc7, n_classes + 1)
+        self.bbox_pred: nn.Linear = _Linear(config.fc7, n_classes * 4)
+        if seed is not None:
+            self._initialize(seed)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        config: HeadConfig,
+        features: FeatureExtractor,
+        n_classes: int,
+        arrays: Mapping[str, NDArray[Any]],
+    ) -> RegionHead:
+        """Make a head of stored weights, whose names are those of its state.
+
+        Its layers have no memory before the arrays have shown that they are of the settings' size.
+        Raises ValueError or RuntimeError where they are not.
+        """
+        head = cls(config, features, n_classes, seed=None, arrays=arrays)
+        if "fc6_in.weight" in arrays:
+            head.make_factors(len(arrays["fc6_in.weight"]))
+        head.load_state_dict({name: torch.from_numpy(one) for name, one in arrays.items()})
+        return head
+
+    def _shapes(
+        self, n_classes: int, arrays: Mapping[str, NDArray[Any]]
+    ) -> dict[str, tuple[int, ...]]:
+        """Shapes of the stored weights of all layers, with fc6 factorized or not."""
+        fc6, fc7, dim = self.config.fc6, self.config.fc7, self.pooler.dim
+        rest = {"fc7.weight": (fc7, fc6), "cls_score.weight": (n_classes + 1, fc7)}
+        rest["bbox_pred.weight"] = (4 * n_classes, fc7)
+        if "fc6_in.weight" not in arrays:
+            return {"fc6.weight": (fc6, dim), **rest}
+        rank = len(arrays["fc6_in.weight"])
+        return {"fc6_in.weight": (rank, dim), "fc6.weight": (fc6, rank), **rest}
 
     def _initialize(self, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -232,8 +282,8 @@ class RegionHead(nn.Module):
 
     def make_factors(self, rank: int) -> None:
         """Give fc6 the shapes of its two factors, for weights to be loaded into."""
-        self.fc6_in = nn.Linear(self.pooler.dim, rank)
-        self.fc6 = nn.Linear(rank, self.config.fc6)
+        self.fc6_in = _Linear(self.pooler.dim, rank)
+        self.fc6 = _Linear(rank, self.config.fc6)
 
     def forward(self, pooled: Tensor) -> HeadOutput:
         """Fine-tuning's forward pass: pooled vectors `(N, dim)` to class logits and box deltas."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from sppdet.backbones.onnx_graph import IR_VERSION, OPSET
+from sppdet.backbones.onnx_session import make_session
 from sppdet.backbones.quantization import STEPS, WEIGHT_STEPS
 from sppdet.core.jit import jit
 from sppdet.core.parallel import parallel_for
@@ -111,7 +111,7 @@ def finish_rows(
             found[o] = max(value, floor)
 
 
-def _products(weight: NDArray[np.int8]) -> onnxruntime.InferenceSession:
+def _products(weight: NDArray[np.int8]) -> Any:
     """UInt8Array `(n, K)` times weights `(K, N)`, as whole numbers, on the thread that asks."""
     rows = helper.make_tensor_value_info("rows", TensorProto.UINT8, ["n", weight.shape[0]])
     sums = helper.make_tensor_value_info("sums", TensorProto.INT32, ["n", weight.shape[1]])
@@ -120,8 +120,4 @@ def _products(weight: NDArray[np.int8]) -> onnxruntime.InferenceSession:
     graph = helper.make_graph([node], "products", [rows], [sums], [constant])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
     model.ir_version = IR_VERSION
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return make_session(model.SerializeToString(), 1)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import roi_pool
 
 from sppdet.core.types import IntArray
 
@@ -21,6 +20,8 @@ def pool_max_by_torch(feature_map: Tensor, windows: IntArray, levels: Sequence[i
     torchvision's `roi_pool`, called once per level; its boxes end at the last cell, inclusive. It
     divides in float32: bins are exact at levels up to 6, at 7 one in a thousand is a cell larger.
     """
+    from torchvision.ops import roi_pool  # takes seconds to import, and is rarely needed
+
     rois = feature_map.new_zeros(len(windows), 5)
     rois[:, 1:] = torch.from_numpy(windows - [0, 0, 1, 1])
     return torch.cat([roi_pool(feature_map[None], rois, n).flatten(1) for n in levels], dim=1)

@@ -66,7 +66,9 @@ class StageStore:
         self, folder: Path, config: TrainingConfig, data_key: str, start_digest: str | None = None
     ) -> None:
         self.folder, self.config = folder, config
-        self.inputs_key = data_key if start_digest is None else sha256(data_key, start_digest)
+        # Sums of floats are rounded in the order that threads take them in.
+        threads = f"{torch.get_num_threads()} threads"
+        self.inputs_key = sha256(data_key, threads, start_digest or "")
 
     def key(self, stage: str) -> str:
         """Digest of all that the stage's result depends on: its settings, and what comes before.

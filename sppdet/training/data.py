@@ -84,7 +84,7 @@ def prepare_data(
     Raises TrainingError naming the images that cannot be read or are of another size than stated.
     """
     digests = image_digests(dataset)
-    warm_up(announce=progress.say)
+    warm_up()
     proposals = _propose(config, dataset, cache / "proposals", progress, workers, part)
     maps, errors = FeatureMapCache(cache / "maps", extractor), []
     with progress.task(f"{part}feature maps", len(dataset)) as advance:

@@ -12,6 +12,7 @@ from sppdet.core.errors import TrainingError
 from sppdet.core.parallel import prefetch
 from sppdet.heads.head import RegionHead
 from sppdet.heads.transfer import take_layers
+from sppdet.reports.training_curves import write_curves
 from sppdet.training.augmentation import BatchSlot, load_training_image
 from sppdet.training.checkpoints import TrainingContext
 from sppdet.training.config import FineTuneConfig
@@ -41,6 +42,7 @@ def finetune_head(context: TrainingContext, validation: TrainingData | None = No
     if done is not None:
         history.load_state(done)
         history.write()
+        write_curves(history.path)
         head.load_state_dict(done)
         return head
     tuner = FineTuner(head.to(extractor.device), config.finetune, config.seed)
@@ -108,7 +110,9 @@ def _run_steps(
             step = tuner.steps_done
             if validation is not None and step in measured:
                 progress.say(history.report(step, validation_ap(tuner, validation)))
+                write_curves(history.path)
             elif step % REPORT_EVERY == 0 or step == config.steps:
                 progress.say(history.report(step))
+                write_curves(history.path)
             if step % config.checkpoint_every == 0:
                 store.save("finetune", tuner.state() | history.state(), partial=True)

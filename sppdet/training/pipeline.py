@@ -8,9 +8,9 @@ from pathlib import Path
 
 from sppdet.backbones.base import without_cudnn
 from sppdet.backbones.feature_maps import FeatureExtractor
-from sppdet.core.errors import TrainingError
-from sppdet.core.files import atomic_write_json, sha256
-from sppdet.core.model_file import MODEL_FILE
+from sppdet.core.errors import ModelFormatError, TrainingError
+from sppdet.core.files import atomic_write_json, exclusive, sha256
+from sppdet.core.model_file import MODEL_FILE, read_header
 from sppdet.core.progress import Progress
 from sppdet.core.settings import to_dict
 from sppdet.core.types import Dataset
@@ -19,6 +19,7 @@ from sppdet.detection.detector import Detector
 from sppdet.detection.probabilities.calibrate import FittedCalibration, calibrate
 from sppdet.detection.starting_model import StartingModel
 from sppdet.heads.head import RegionHead
+from sppdet.reports.model_card import write_card
 from sppdet.training.checkpoints import StageStore, TrainingContext
 from sppdet.training.compression import compress_head
 from sppdet.training.config import TrainingConfig
@@ -46,12 +47,13 @@ def train(
     description: str = "",
     workers: int = 0,
     validation: Dataset | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Train a detector; the path of its model file, `run_dir / "model.safetensors"`.
 
     Stages whose inputs are unchanged are not run again, and an interrupted one goes on where it
     was last saved; either way the model is the same, byte for byte, as from one unbroken run on
-    the same machine (on a GPU: up to rounding).
+    the same machine (on a GPU: up to rounding). A model card is written beside it.
 
     Args:
         config: all settings.
@@ -65,49 +67,73 @@ def train(
         workers: threads that compute proposals; 0 for one per core. No result depends on it.
         validation: labeled images of the same classes that are not among the training images.
             Scores become probabilities by them. AP is measured on some of them while fine-tuning;
-            it is told and written to `run_dir / "history.csv"`, and changes nothing.
+            it is told, written to `run_dir / "history.csv"` and drawn in `curves.svg`, and changes
+            nothing.
+        overwrite: train into a folder that holds a model of other data.
 
-    Raises TrainingError when images cannot be read, no class has an object, or the loss is not
-    finite; ConfigError for settings that the starting model's layers do not fit.
+    Raises TrainingError when images cannot be read, no class has an object, the loss is not finite,
+    or the folder holds a model of other data; ConfigError for settings that the starting model's
+    layers do not fit; LockedError where another process trains into the folder.
     """
     if not any(len(sample.labels) for sample in dataset):
         raise TrainingError(f"{dataset.name} has no objects", hint="check the annotations")
     if start is not None:
         start.check(config)
-    config = config.settled(len(dataset), None if start is None else start.config.head)
-    cache = cache_dir if cache_dir is not None else run_dir / "cache"
-    extractor = FeatureExtractor(config.features, seed=config.seed, device=device)
-    clock = _Clock()
-    with without_cudnn():
-        data = prepare_data(config, dataset, cache, extractor, progress, workers=workers)
-        watched = prepare_validation(
-            config, validation, cache, extractor, progress, workers=workers
-        )
-        clock.mark("proposals and feature maps")
-        digest = None if start is None else start.digest
-        store = StageStore(run_dir, config, data.key(), digest)
-        context = TrainingContext(config, data, store, progress, start)
-        tuned = finetune_head(context, watched)
-    clock.mark("fine-tuning")
-    head = compress_head(context, tuned).freeze(quantize=config.features.quantize)
-    _warn_of_quantization(context, head)
-    clock.mark("compression")
-    regions = collect_regions(context, head)
-    clock.mark(LABEL)
-    svms, bank = train_svms(context, head, regions.miner)
-    clock.mark("hard negatives")
-    stages = (extractor, head, svms, regions.regressors, regions.context)
-    detector = Detector(dataset.classes, config.detector(), *stages, bank=bank)
+    with exclusive(run_dir):
+        check_run_folder(run_dir, dataset, overwrite=overwrite)
+        config = config.settled(len(dataset), None if start is None else start.config.head)
+        cache = cache_dir if cache_dir is not None else run_dir / "cache"
+        extractor = FeatureExtractor(config.features, seed=config.seed, device=device)
+        clock = _Clock()
+        with without_cudnn():
+            data = prepare_data(config, dataset, cache, extractor, progress, workers=workers)
+            watched = prepare_validation(
+                config, validation, cache, extractor, progress, workers=workers
+            )
+            clock.mark("proposals and feature maps")
+            digest = None if start is None else start.digest
+            store = StageStore(run_dir, config, data.key(), digest)
+            context = TrainingContext(config, data, store, progress, start)
+            tuned = finetune_head(context, watched)
+        clock.mark("fine-tuning")
+        head = compress_head(context, tuned).freeze(quantize=config.features.quantize)
+        _warn_of_quantization(context, head)
+        clock.mark("compression")
+        regions = collect_regions(context, head)
+        clock.mark(LABEL)
+        svms, bank = train_svms(context, head, regions.miner)
+        clock.mark("hard negatives")
+        stages = (extractor, head, svms, regions.regressors, regions.context)
+        detector = Detector(dataset.classes, config.detector(), *stages, bank=bank)
+        path = run_dir / MODEL_FILE
+        provenance = _provenance(context)
+        fitted = _calibrate(context, detector, validation, cache, workers)
+        if validation is not None and fitted is not None:
+            detector = detector.with_calibration(fitted.calibration)
+            provenance["calibration"] = fitted.provenance(validation)
+        clock.mark("calibration")
+        detector.save(path, description=description, provenance=provenance)
+        write_card(path)
+        atomic_write_json(run_dir / LOG_FILE, {"seconds": clock.seconds, "config": to_dict(config)})
+        return path
+
+
+def check_run_folder(run_dir: Path, dataset: Dataset, *, overwrite: bool = False) -> None:
+    """Raise TrainingError where a folder holds a model of other images or classes."""
     path = run_dir / MODEL_FILE
-    provenance = _provenance(context)
-    fitted = _calibrate(context, detector, validation, cache, workers)
-    if validation is not None and fitted is not None:
-        detector = detector.with_calibration(fitted.calibration)
-        provenance["calibration"] = fitted.provenance(validation)
-    clock.mark("calibration")
-    detector.save(path, description=description, provenance=provenance)
-    atomic_write_json(run_dir / LOG_FILE, {"seconds": clock.seconds, "config": to_dict(config)})
-    return path
+    if overwrite or not path.exists():
+        return
+    try:
+        header = read_header(path)
+    except ModelFormatError:
+        return
+    known = header.provenance.get("dataset"), header.provenance.get("images"), header.classes
+    if known != (dataset.name, len(dataset), dataset.classes):
+        raise TrainingError(
+            f"holds a model of {known[0]} ({known[1]} images; {', '.join(known[2])})",
+            path=run_dir,
+            hint="name another folder (--run), or let it be replaced (--overwrite)",
+        )
 
 
 def _warn_of_quantization(context: TrainingContext, head: RegionHead) -> None:
@@ -134,7 +160,8 @@ def _calibrate(
             f"{before.folder / MODEL_FILE} --out FILE does it on others"
         )
         return None
-    key = sha256(before.key("svm"), before.key("regions"), dataset_key(held_out))
+    fields = FittedCalibration._fields
+    key = sha256(before.key("svm"), before.key("regions"), dataset_key(held_out), *fields)
     store = StageStore(before.folder, context.config, key)
     done = replace(context, store=store).find_result("calibration", "calibration")
     if done is not None:

@@ -150,11 +150,11 @@ def test_pretrained_and_frozen_backbones() -> None:
     ("changes", "message"),
     [
         ({"backbone": "zf6"}, "network.backbone is 'zf6'"),
-        ({"width": 0.0}, "network.width is 0.0; give a number above 0"),
+        ({"width": 0.0}, r"network.width is 0.0; give a number in \(0, 4\]"),
         ({"backbone": "resnet18", "width": 0.5}, "cannot narrow resnet18"),
         ({"levels": ()}, "network.levels"),
         ({"levels": (2, 2)}, "network.levels"),
-        ({"fc6": 0}, "network.fc6 is 0; give a whole number, 1 or more"),
+        ({"fc6": 0}, r"network.fc6 is 0; give a whole number in \[1, 32768\]"),
         ({"dropout": 1.0}, "network.dropout"),
         ({"input_side": 20}, "too small for zf5; give"),
         ({"input_side": 50, "variant": "plain"}, "fewer than its pooling needs"),

@@ -212,7 +212,7 @@ def test_other_weights_are_refused(tmp_path: Path, trained: SvmClassifier) -> No
 
 def test_images_of_another_kind_are_refused(trained: SvmClassifier, tmp_path: Path) -> None:
     with pytest.raises(ImageError):
-        trained.scores(np.zeros((4, 4), np.uint8))
+        trained.scores(np.zeros((4, 4), np.uint16))
     with pytest.raises(ImageError, match="no such image"):
         trained.scores(tmp_path / "none.jpg")
 

@@ -87,7 +87,9 @@ def test_training_calibrates_on_val_and_says_so(
     assert "scores calibrated on 3 held-out images" in ran.err
     assert (folder / "model.safetensors").read_bytes() == model.read_bytes()
     # All images trained on: none are left.
-    ran = run(*training(shapes, folder, "--split", "trainval", "--set", "finetune.steps=0"))
+    other = training(shapes, folder, "--split", "trainval", "--set", "finetune.steps=0")
+    assert_one_line(run(*other), "holds a model of shapes train (4 images", "--overwrite")
+    ran = run(*other, "--overwrite")
     assert ran.code == 0
     assert "not calibrated" in ran.err
     assert not Detector.load(folder / "model.safetensors").is_calibrated

@@ -169,7 +169,7 @@ def test_a_folder_of_images_without_the_class(
     ran = run("add-class", "--model", mine, *common)
     assert_one_line(ran, "which class", "--classes", "square, star")
     ran = run("add-class", "--model", mine, "--classes", "star", *common)
-    assert "of 1 images taught to be none" in ran.err
+    assert "of 1 image taught to be none" in ran.err
     assert ran.code == 0
     ran = run("add-class", "--model", made, "--classes", "star", *common)
     assert_one_line(ran, "no added class 'star'", "none")

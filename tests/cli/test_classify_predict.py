@@ -148,6 +148,15 @@ def test_predictions_are_told_and_written(
             str(photos / "dark" / "bad.png")
         ]
         assert found["images"][0]["scores"].keys() == set(CLASSES)
+    lines = tmp_path / "found.jsonl"
+    words = ("classify", "predict", photos / "dark", "-m", svms, "--jsonl", lines)
+    run(*words)
+    whole = lines.read_bytes()
+    assert len(whole.splitlines()) == 5
+    kept = whole.splitlines(keepends=True)
+    lines.write_bytes(b"".join(kept[:3]) + kept[3][:20])  # the last one is of the broken image
+    assert "3 of 5 images were done before" in run(*words).out
+    assert lines.read_bytes() == whole
     assert run("classify", "predict", photos / "dark" / "0.png", "-m", svms).out.startswith(
         f"{photos / 'dark' / '0.png'}: dark "
     )
@@ -156,8 +165,8 @@ def test_predictions_are_told_and_written(
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["predict", "none.jpg", "-m", "none.safetensors"], "no such model file"),
-        (["predict", "none.jpg", "-m", "DETECTOR"], "is a detector"),
+        (["predict", "PHOTO", "-m", "none.safetensors"], "no such model file"),
+        (["predict", "PHOTO", "-m", "DETECTOR"], "is a detector"),
         (["test", "no-folder", "-m", "SVMS"], "no-folder: no such folder"),
         (["test", "no-folder", "-m", "SVMS", "--views", "full"], "leave out --views"),
         (["train-svm", "no-folder", "--run", "x"], "no-folder: no such folder"),
@@ -165,11 +174,12 @@ def test_predictions_are_told_and_written(
             ["train-svm", "no-folder", "--run", "x", "--set", "features.scale=[3]"],
             "did you mean 'features.scales'",
         ),
-        (["predict", "none.jpg", "-m", "SVMS", "--device", "abacus"], "cannot use the device"),
+        (["predict", "PHOTO", "-m", "SVMS", "--device", "abacus"], "cannot use the device"),
     ],
 )
 def test_bad_input_is_one_line(run: Run, svms: Path, words: list[str], problem: str) -> None:
-    files = {"SVMS": str(svms), "DETECTOR": str(resolve_model("default"))}
+    photo = Path(__file__).resolve().parents[2] / "docs" / "demo.jpg"
+    files = {"SVMS": str(svms), "DETECTOR": str(resolve_model("default")), "PHOTO": str(photo)}
     ran = run("classify", *(files.get(word, word) for word in words))
     assert ran.code == 1
     assert problem in ran.err

@@ -6,39 +6,29 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from sppdet.core.model_file import load_model, save_model
-from sppdet.core.types import Dataset, Detections
 from sppdet.datasets import load_dataset
 from sppdet.evaluation.result_files.voc_results import write_voc_detections
 from tests.cli.conftest import Run
-
-
-def _perfect(dataset: Dataset) -> dict[str, Detections]:
-    return {
-        sample.image_id: Detections(
-            sample.boxes, np.ones(len(sample.boxes), np.float32), sample.labels, dataset.classes
-        )
-        for sample in dataset
-    }
+from tests.helpers.evaluation_cases import perfect
 
 
 def test_evaluate_result_files(run: Run, shapes: Path, tmp_path: Path) -> None:
     dataset = load_dataset(shapes, "val")
-    write_voc_detections(tmp_path / "found", dataset, _perfect(dataset), split="val")
+    write_voc_detections(tmp_path / "found", dataset, perfect(dataset), split="val")
     out = tmp_path / "out"
     more = ("--metric", "both", "--errors", "--thresholds")
     ran = run("evaluate", shapes, "--results", tmp_path / "found", "--out", out, *more)
     assert ran.code == 0
     assert "AP 11-point" in ran.out
     assert "COCO metric" in ran.out
-    assert "examined" in ran.out
+    assert "localization" in ran.out
     report = json.loads((out / "report.json").read_text())
     assert report["voc"]["map11"] == pytest.approx(1.0)
     assert report["coco"]["ap"] == pytest.approx(1.0)
-    assert report["errors"]["all"]["examined"] == 0
+    assert report["errors"]["all"]["missed"] == {"count": 0, "ap_gain": 0}
     assert report["thresholds"]["all"] == {"threshold": 1, "precision": 1, "recall": 1, "f1": 1}
     assert report["source"] == str(tmp_path / "found")
 
@@ -104,6 +94,6 @@ def test_evaluate_leaves_no_maps_behind_unless_asked(
     out, cache = tmp_path / "out", tmp_path / "cache"
     common = ("evaluate", shapes, "--model", model, "--out", out, "--threads", "1")
     assert run(*common).code == 0
-    assert {path.suffix for path in out.rglob("*") if path.is_file()} == {".txt", ".json"}
+    assert {path.suffix for path in out.rglob("*") if path.is_file()} == {".txt", ".json", ".html"}
     assert run(*common, "--cache", cache).code == 0
     assert len(list(cache.rglob("*.maps"))) == len(load_dataset(shapes, "val"))

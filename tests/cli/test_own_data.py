@@ -286,7 +286,8 @@ def test_ids_that_voc_files_cannot_hold(run: Run, plain: Path, model: Path, tmp_
     ran = run("evaluate", folder, "--model", model, "--out", out, "--limit", "1")
     assert ran.code == 0
     assert "detections.json is written instead" in ran.err
-    assert {path.name for path in out.iterdir()} == {"report.json", "detections.json"}
+    written = {"report.json", "report.html", "detections.json"}
+    assert {path.name for path in out.iterdir()} == written
 
 
 def test_lenient_goes_on_where_else_it_stops(run: Run, plain: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,13 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from sppdet.core.errors import OutputError
 from sppdet.core.files import (
+    LockedError,
     array_digest,
     atomic_write_bytes,
     atomic_write_json,
     atomic_write_text,
     config_digest,
+    exclusive,
+    new_folder,
     sha256,
+    user_cache_folder,
 )
 
 # Writes the same two files in turn until it is killed; says when it has begun.
@@ -67,7 +73,7 @@ def test_everyone_may_read_the_file(tmp_path: Path) -> None:
     assert target.stat().st_mode & 0o777 == 0o644
 
 
-@pytest.mark.parametrize("step", ["fsync", "chmod", "replace"])
+@pytest.mark.parametrize("step", ["fsync", "fchmod", "replace"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_a_write_that_fails_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
@@ -78,7 +84,7 @@ def test_a_write_that_fails_leaves_the_old_file(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    owner: Any = os if step == "fsync" else Path
+    owner: Any = Path if step == "replace" else os
     monkeypatch.setattr(owner, step, fail)
     with pytest.raises(type(error)):
         atomic_write_bytes(target, b"new and longer")
@@ -120,8 +126,70 @@ def test_killed_at_any_moment_the_file_is_whole(tmp_path: Path) -> None:
         writer.wait()
         writer.stdout.close()
         assert target.read_bytes() in (b"a" * 3_000_000, b"b" * 2_000_000)
-    # What a kill may leave is hidden, and never has the target's name.
+    # Only between two calls of the system can a kill leave a name that is hidden.
     assert all(name == "file" or name.startswith(".file.") for name in names(tmp_path))
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="this system has no unnamed files")
+def test_a_file_has_no_name_before_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: list[list[str]] = []
+
+    def look(handle: int) -> None:
+        there.append(names(tmp_path))
+
+    monkeypatch.setattr(os, "fsync", look)
+    atomic_write_bytes(tmp_path / "file", b"new")
+    assert there == [[]]
+
+
+def test_a_system_without_unnamed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "link")
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    atomic_write_bytes(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert names(tmp_path) == ["file"]
+
+
+def test_names_as_long_as_the_system_has_them(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 255)
+    atomic_write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_folder_is_one_process_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    code = (
+        "import sys; from pathlib import Path; from sppdet.core.files import exclusive\n"
+        "with exclusive(Path(sys.argv[1])):\n    print('in', flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"in\n"
+        message = f"in use by process {other.pid} on .* since 20"
+        with pytest.raises(LockedError, match=message), exclusive(folder):
+            pytest.fail("two processes are in it")
+        other.kill()
+    # Whoever is killed has it no longer.
+    with exclusive(folder):
+        pass
+
+
+def test_what_a_killed_process_left_of_a_folder_is_taken_away(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from sppdet.core.files import new_folder\n"
+        "with new_folder(Path(sys.argv[1])) as part:\n"
+        "    (part / 'half').mkdir(); (part / 'half' / 'done').write_text('x'); os._exit(9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "data"])
+    assert names(tmp_path) == [".data.part"]
+    with new_folder(tmp_path / "data") as part:
+        (part / "all").write_text("x")
+    assert names(tmp_path) == ["data"]
+    assert names(tmp_path / "data") == ["all"]
 
 
 def test_text_is_utf8_with_its_own_line_ends(tmp_path: Path) -> None:
@@ -197,3 +265,91 @@ def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError) as caught:
         atomic_write_bytes(tmp_path, b"1")
     assert caught.value.filename == str(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "猫" * 85], ids=["ascii", "3 bytes each"])
+def test_the_longest_name_that_there_is_can_be_written(tmp_path: Path, name: str) -> None:
+    atomic_write_bytes(tmp_path / name, b"1")
+    with new_folder(tmp_path / "in" / name) as folder:
+        (folder / "a").touch()
+    assert names(tmp_path) == sorted(["in", name])
+    assert names(tmp_path / "in") == [name]
+
+
+def test_an_error_names_the_file_and_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "file"
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        atomic_write_bytes(target, b"new")
+    error = OutputError.of(caught.value)
+    assert error.is_full
+    assert str(error) == (
+        f"{target}: No space left on device; free some space, then give the same command again"
+    )
+
+
+def test_a_file_where_a_folder_has_to_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "a", tmp_path / "file" / "b" / "a"):
+        with pytest.raises(OSError, match="file") as caught:
+            atomic_write_bytes(place, b"1")
+        assert str(OutputError.of(caught.value)).startswith(str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("size", [2**20, 3 * 2**20])
+def test_a_full_disk_is_told_with_the_files_own_name(tmp_path: Path, size: int) -> None:
+    """Where a file may be no larger than a limit, writing fails as on a full disk."""
+    program = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from sppdet.core.files import atomic_write_bytes\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try: atomic_write_bytes(Path(sys.argv[1]), bytes(int(sys.argv[2])))\n"
+        "except OSError as error: print(error.filename)\n"
+    )
+    path = tmp_path / "model.safetensors"
+    command = [sys.executable, "-c", program, str(path), str(size)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.strip() == str(path), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_told_with_the_files_own_name() -> None:
+    with pytest.raises(OSError, match=r"permitted|denied|Read-only|No such file") as caught:
+        atomic_write_bytes(Path("/proc/self/task/a.json"), b"1")
+    assert caught.value.filename == "/proc/self/task/a.json"
+
+
+def test_the_cache_folder_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
+    monkeypatch.setenv(variable, str(tmp_path))
+    assert user_cache_folder("loops") == tmp_path / "sppdet" / "loops"
+    assert not (tmp_path / "sppdet").exists()
+    monkeypatch.setenv(variable, "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = user_cache_folder("loops")
+    assert found is not None
+    assert found.is_relative_to(Path.home())
+
+
+def test_what_fails_in_a_new_folder_is_told_with_the_folders_own_name(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+
+    def fill(name: str | None) -> None:
+        with new_folder(made) as part:
+            inner = name and name.replace("PART", str(part))
+            raise OSError(errno.ENOSPC, "No space left on device", inner)
+
+    for name, told in ((None, str(made)), ("PART/a", str(made / "a")), ("/b.jpg", "/b.jpg")):
+        with pytest.raises(OSError, match="No space left") as caught:
+            fill(name)
+        assert caught.value.filename == told
+        assert caught.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []

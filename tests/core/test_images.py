@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sppdet.core.errors import ImageError
-from sppdet.core.images import find_images, image_size, read_image, read_sample
+from sppdet.core.images import image_size, read_image, read_sample
 from sppdet.core.types import Sample
+from tests.helpers.made_heic import HEIC, LEFT, RIGHT, TURNED_HEIC
 
 RGB = np.random.RandomState(0).randint(0, 256, (11, 17, 3)).astype(np.uint8)
 GRAY = RGB[:, :, 0].copy()
@@ -295,18 +297,34 @@ def test_formats_of_phones_and_archives(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, np.broadcast_to([200, 30, 60], (16, 32, 3)), atol=4)
 
 
-def test_nothing_of_a_folder_is_left_out_silently(tmp_path: Path) -> None:
-    Image.new("RGB", (8, 8)).save(tmp_path / "b.jpg")
-    (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
-    (tmp_path / "c.png").symlink_to(tmp_path / "gone.png")
-    (tmp_path / "d.jpg").mkdir()
-    (tmp_path / "notes.txt").write_text("no image")
-    found = find_images([str(tmp_path)])
-    assert [path.name for path in found] == ["a.HEIC", "b.jpg", "c.png"]
-    with pytest.raises(ImageError, match=r"a\.HEIC: not an image of.*convert it to JPEG"):
-        read_image(found[0])
-    with pytest.raises(ImageError, match=r"c\.png: no such image file"):
-        read_image(found[2])
+@pytest.mark.parametrize(("data", "shape"), [(HEIC, (32, 48, 3)), (TURNED_HEIC, (48, 32, 3))])
+def test_heic(tmp_path: Path, data: bytes, shape: tuple[int, ...]) -> None:
+    pytest.importorskip("pi_heif")
+    path = tmp_path / "IMG_1.HEIC"
+    path.write_bytes(data)
+    found = read_image(path)
+    assert found.shape == shape
+    assert image_size(path) == (shape[1], shape[0])
+    ends = found[2, 2], found[-3, -3]  # turned to the right, the left half is on top
+    for pixel, color in zip(ends, (LEFT, RIGHT), strict=True):
+        np.testing.assert_allclose(pixel, color, atol=8)
+    with pytest.raises(ImageError, match="exceeds the cap of 99 pixels"):
+        read_image(path, max_pixels=99)
+    for length in (12, 100, 300, len(data) - 30):
+        path.write_bytes(data[:length])
+        with pytest.raises(ImageError, match=r"IMG_1\.HEIC: the image is truncated or corrupt"):
+            read_image(path)
+
+
+def test_heic_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pi_heif", None)  # as if it were not installed
+    for name, data in (("a.heic", HEIC), ("really_heic.jpg", HEIC)):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ImageError, match=r"pip install 'sppdet\[heic\]', or convert it"):
+            read_image(tmp_path / name)
+    (tmp_path / "text.heic").write_text("no photo")
+    with pytest.raises(ImageError, match="not an image of an accepted format"):
+        read_image(tmp_path / "text.heic")
 
 
 @pytest.mark.parametrize("suffix", [*LOSSLESS, "gif"])
@@ -409,35 +427,6 @@ def test_a_sample_must_have_the_size_its_annotation_states(tmp_path: Path) -> No
     stored = Sample("a", path, 17, 11, none, np.zeros(0, np.int64), np.zeros(0, np.bool_))
     with pytest.raises(ImageError, match="is 11x17 pixels, but its annotation says 17x11"):
         read_sample(stored)
-
-
-def test_find_images_in_nothing(tmp_path: Path) -> None:
-    assert find_images([]) == []
-    with pytest.raises(ImageError, match="the folder holds no images"):
-        find_images([str(tmp_path)])
-    with pytest.raises(ImageError, match=r"\*\.jpg: matches no images"):
-        find_images([str(tmp_path / "*.jpg")])
-
-
-def test_find_images_with_an_impossible_name() -> None:
-    with pytest.raises(ImageError, match="cannot be read"):
-        find_images(["x" * 5000])
-
-
-def test_find_images_is_sorted_and_unique(tmp_path: Path) -> None:
-    (tmp_path / "deep").mkdir()
-    for name in ("b.JPG", "a.png", "notes.txt", ".hidden.jpg", "deep/c.webp", "odd[1].png"):
-        (tmp_path / name).touch()
-    top = [tmp_path / name for name in ("a.png", "b.JPG", "odd[1].png")]
-    assert find_images([str(tmp_path)]) == top
-    assert find_images([str(tmp_path / "b.JPG"), str(tmp_path), f"{tmp_path}/./a.png"]) == top
-    assert find_images([f"{tmp_path}/*"]) == top
-    assert find_images([f"{tmp_path}/**"]) == sorted([*top, tmp_path / "deep" / "c.webp"])
-    assert find_images([str(tmp_path / "odd[1].png")]) == [tmp_path / "odd[1].png"]
-
-
-def test_find_images_lets_a_missing_file_through(tmp_path: Path) -> None:
-    assert find_images([str(tmp_path / "gone.jpg")]) == [tmp_path / "gone.jpg"]
 
 
 def test_real_photos(voc_root: Path) -> None:

@@ -5,24 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 import torch
 
 from sppdet.core import jit as jit_module
-from sppdet.core.jit import is_compiled, jit, warm_up
+from sppdet.core.jit import warm_up
 from sppdet.spp.roi_pooling import Mode, spatial_pyramid_pool
-
-
-def test_nothing_is_announced_once_compiled() -> None:
-    warm_up()
-    said: list[str] = []
-    warm_up(said.append)
-    assert is_compiled()
-    assert said == []
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -55,46 +49,82 @@ def test_warming_up_works_where_gradients_are_off() -> None:
         warm_up()
 
 
-def test_a_new_loop_is_compiled_once_called(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    # Else the next run of this test would load what this one leaves, under a module's name that
-    # nothing can import.
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(jit_module, "_compiled", [])
-    monkeypatch.setattr(jit_module, "_warm_ups", [])
-    assert is_compiled()
+# One kernel of pooling, rather than all of them, to keep tests short.
+PROGRAM = """
+import logging, sys
+logging.basicConfig(level="INFO", format="%(message)s")
+import numpy as np
+from sppdet.core import jit
+from sppdet.spp import kernels
+before = sum(kernels.maximum.stats.cache_hits.values())
+row = np.ones(3, np.float32)
+kernels.maximum(row, row, row)
+kernels.maximum(row, row, row)
+print(before, sum(kernels.maximum.stats.cache_hits.values()), jit.machine_code_folder())
+"""
 
-    def one(x: int) -> int:
-        return x + 1
 
-    one.__module__ = "elsewhere.kernels"
-    built = jit(warm_up=lambda: built(1))(one)
-    assert not is_compiled()
-    said: list[str] = []
-    warm_up(said.append)
-    assert is_compiled()
-    assert built(1) == 2
-    assert len(said) == 1
-    warm_up(said.append)
-    assert len(said) == 1
+def _run(**variables: str) -> tuple[list[str], list[str]]:
+    """Words that the program prints, and lines that it logs, under these variables alone."""
+    usual = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")}
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, capture_output=True, text=True, env={**usual, **variables})
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split(), done.stderr.splitlines()
+
+
+def _compiled_in_package() -> set[Path]:
+    return set(Path(jit_module.__file__).parent.parent.rglob("*.nbi"))
 
 
 def test_machine_code_is_kept_for_the_next_process(tmp_path: Path) -> None:
-    # One kernel of pooling, rather than all of them, to keep the test short.
-    program = (
-        "import numpy as np; from sppdet.core import jit; from sppdet.spp import kernels as k;"
-        "ready, hits = jit.is_compiled(), k.maximum.stats.cache_hits;"
-        "before = sum(hits.values());"
-        "row = np.ones(3, np.float32); k.maximum(row, row, row);"
-        "print(ready, before, sum(hits.values()))"
-    )
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    lines = [
-        subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, env=environment
-        ).stdout.strip()
-        for _ in range(2)
-    ]
-    assert lines == ["False 0 0", "False 0 1"]
+    in_package = _compiled_in_package()
+    (before, hits, folder), told = _run(XDG_CACHE_HOME=str(tmp_path))
+    assert (before, hits, folder) == ("0", "0", str(tmp_path / "sppdet" / "loops"))
+    assert [line[:21] for line in told] == ["compiling inner loops"]
+    assert list(Path(folder).rglob("*.nbi"))
+    assert _run(XDG_CACHE_HOME=str(tmp_path)) == (["0", "1", folder], [])
+    assert _compiled_in_package() == in_package
+
+
+def test_the_folder_may_be_named(tmp_path: Path) -> None:
+    (_, _, folder), _ = _run(NUMBA_CACHE_DIR=str(tmp_path))
+    assert folder == str(tmp_path)
     assert list(tmp_path.rglob("*.nbi"))
+
+
+def test_a_folder_that_cannot_be_made_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    in_package = _compiled_in_package()
+    (_, hits, folder), _ = _run(XDG_CACHE_HOME=str(tmp_path / "file"))
+    assert hits == "0"
+    assert not Path(folder).exists()  # of that process alone, and gone with it
+    assert _compiled_in_package() == in_package
+
+
+def test_a_folder_that_can_only_be_read_is_read() -> None:
+    with tempfile.TemporaryDirectory() as parent:  # pytest's own are for its user alone
+        folder = Path(parent) / "loops"
+        (folder / "spp").mkdir(parents=True)
+        (folder / "spp" / "one.nbi").write_bytes(b"1")
+        Path(parent).chmod(0o755)
+        folder.chmod(0o555)
+        with _unprivileged():
+            copy = jit_module._writable(folder)
+            assert copy is not None
+            assert copy != folder
+            assert (copy / "spp" / "one.nbi").read_bytes() == b"1"
+            (copy / "spp" / "two.nbi").write_bytes(b"2")
+        folder.chmod(0o755)
+
+
+@contextmanager
+def _unprivileged() -> Iterator[None]:
+    """Be nobody for a while where the tests are run by root, who may write everywhere."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)

@@ -17,9 +17,9 @@ from sppdet.detection.dataset_inference import detect_dataset
 from sppdet.detection.detector import Detector
 from sppdet.detection.ensemble import Ensemble
 from sppdet.detection.model_zoo import Member
+from sppdet.detection.modes.rcnn import RcnnDetector
 from sppdet.detection.probabilities.calibrate import FittedCalibration, calibrate
 from sppdet.detection.probabilities.calibration import Calibration
-from sppdet.detection.rcnn import RcnnDetector
 from sppdet.evaluation.calibration_error import evaluate_calibration
 from sppdet.evaluation.coco_ap import evaluate_coco
 from sppdet.evaluation.voc_ap import evaluate_voc

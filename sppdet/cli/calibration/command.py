@@ -9,7 +9,7 @@ import typer
 
 from sppdet.cli.common import load_detector, use_threads
 from sppdet.cli.dataset import DataSource, count_images, match_classes
-from sppdet.cli.evaluate import open_unseen, warn_of_training_images
+from sppdet.cli.evaluation.unseen import open_unseen, warn_of_training_images
 from sppdet.cli.options import (
     CacheOption,
     ClassesOption,
@@ -27,6 +27,7 @@ from sppdet.cli.options import (
     YearOption,
     examples,
 )
+from sppdet.cli.terminal.notes import say
 from sppdet.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,15 +90,15 @@ def calibrate(
     more, on images like these. They must not be those that the model was trained on. A few dozen
     do; classes that have few objects there are drawn towards what all classes have in common.
     """
+    from sppdet.cli.terminal.progress import terminal_progress
     from sppdet.core.files import atomic_write_text
     from sppdet.core.jit import warm_up
-    from sppdet.core.progress import terminal_progress
     from sppdet.detection.detector import Detector
     from sppdet.detection.probabilities.calibrate import calibrate as fit_calibration
 
     data = DataSource(source, split, format, year, images, classes, strict, limit)
     opened = open_unseen(data, model, ("val",))
-    typer.echo(opened.describe("calibrating on"))
+    say(opened.describe("calibrating on"))
     use_threads(threads)
     detector = load_detector(model, device, config, changes)
     to_model = out is not None and out.suffix != TABLE_SUFFIX
@@ -106,21 +107,21 @@ def calibrate(
             "several models are no single file", path=out, hint=f"give a file {TABLE_SUFFIX}"
         )
     dataset = opened.load(match_classes(detector.classes, opened))
-    typer.echo(count_images(dataset))
+    say(count_images(dataset))
     warn_of_training_images(model, opened)
     progress = terminal_progress()
-    warm_up(announce=progress.say)
+    warm_up()
     fitted = fit_calibration(detector, dataset, cache, progress, workers=threads or 0)
-    typer.echo(fitted.describe())
+    say(fitted.describe())
     table = fitted.calibration.toml()
     if out is None:
-        typer.echo(table)
+        say(table)
         return
     if to_model and isinstance(detector, Detector):
         _save(out, model, detector, fitted, dataset)
     else:
         atomic_write_text(out, f"{table}\n")
-    typer.echo(f"written to {out}")
+    say(f"written to {out}")
 
 
 def _save(

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sppdet.cli.classes.files import OneModelOption, OutOption, check_out, load_model
+from sppdet.cli.classes.files import (
+    OneModelOption,
+    OutOption,
+    check_out,
+    find_model,
+    load_model,
+    read_classes,
+)
 from sppdet.cli.classes.wrong import Wrong, choose_wrong, read_wrong
 from sppdet.cli.common import format_cost, use_threads, warn
 from sppdet.cli.dataset import DataSource, OpenData, count_images
@@ -24,6 +31,7 @@ from sppdet.cli.options import (
     YearOption,
     examples,
 )
+from sppdet.cli.terminal.notes import say
 from sppdet.core.errors import ConfigError, DatasetError
 from sppdet.datasets.class_names import keep_present
 
@@ -97,39 +105,38 @@ def add_class(
     learned from; how well a class is found is told by cross-validation. All objects of a new class
     must be annotated in them, others need not be.
     """
+    from sppdet.cli.terminal.progress import terminal_progress
     from sppdet.core.jit import warm_up
-    from sppdet.core.progress import terminal_progress
 
     check_out(out)
     if source is None and wrong is None:
         raise ConfigError("nothing to learn from", hint="give DATA, or --not with what is wrong")
     mistakes = {} if wrong is None else read_wrong(wrong)
-    data = None
+    member, dataset = find_model(model), None
+    start, progress = time.perf_counter(), terminal_progress()
     if source is not None:
         data = _open(DataSource(source, split, format, year, images, classes, strict, limit))
+        dataset = _choose(data, read_classes(member))
+        say(count_images(dataset))
     use_threads(threads)
-    start, progress = time.perf_counter(), terminal_progress()
-    loaded = load_model(model, device)
-    detector, dataset = loaded.detector, None
-    if data is not None:
-        dataset = _choose(data, detector.classes)
-        typer.echo(count_images(dataset))
+    loaded = load_model(member, device)
+    detector = loaded.detector
     names = dataset.classes if dataset else _to_correct(detector, classes, mistakes)
     corrections = {} if wrong is None else choose_wrong(mistakes, names, wrong)
-    warm_up(announce=progress.say)
+    warm_up()
     if dataset is not None:
         detector = detector.add_classes(dataset, progress=progress)
     for name, images_of_class in corrections.items():
         detector = detector.correct_class(name, images_of_class, progress=progress)
-    typer.echo(f"{loaded.save(detector, out)}, in {format_cost(time.perf_counter() - start)}")
-    typer.echo(f"now: sppdet detect photo.jpg --model {out}")
+    say(f"{loaded.save(detector, out)}, in {format_cost(time.perf_counter() - start)}")
+    say(f"now: sppdet detect photo.jpg --model {out}")
 
 
 def _open(source: DataSource) -> OpenData:
     from sppdet.datasets.splits import TRAIN_SPLITS
 
     opened = source.open(TRAIN_SPLITS)
-    typer.echo(opened.describe("learning from"))
+    say(opened.describe("learning from"))
     return opened
 
 
@@ -166,9 +173,11 @@ def _choose(opened: OpenData, known: Sequence[str]) -> Dataset:
             hint="use the first of them (--limit 300), or sppdet train",
         )
     empty = sorted(set(range(len(new))) - {int(n) for one in dataset for n in one.labels})
-    # A class that was asked for is refused by what learns it.
-    if not empty or asked or len(empty) == len(new):
+    if not empty:
         return dataset
+    if asked or len(empty) == len(new):
+        missing = " or ".join(new[label] for label in empty)
+        raise DatasetError(f"has no object of {missing}", path=path, hint="annotate some")
     warn(f"no object in these images, left out: {', '.join(new[label] for label in empty)}")
     return keep_present(dataset)
 

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from sppdet.cli.classes.files import OneModelOption, OutOption, check_out, load_model
+from sppdet.cli.classes.files import OneModelOption, OutOption, check_out, find_model, load_model
 from sppdet.cli.options import examples
+from sppdet.cli.terminal.notes import say
 
 NameArgument = Annotated[
     str,
@@ -37,9 +38,9 @@ def remove_class(name: NameArgument, out: OutOption, model: OneModelOption = "de
     Of an added class nothing is left. One that the model was trained with is hidden.
     """
     check_out(out)
-    loaded = load_model(name=model)
+    loaded = load_model(find_model(model))
     changed = loaded.detector.remove_class(name)
-    typer.echo(f"{loaded.save(changed, out)}, without {name}")
+    say(f"{loaded.save(changed, out)}, without {name}")
 
 
 def rename_class(
@@ -53,6 +54,6 @@ def rename_class(
 ) -> None:
     """Give a class of a model another name."""
     check_out(out)
-    loaded = load_model(name=model)
+    loaded = load_model(find_model(model))
     changed = loaded.detector.rename_class(name, new)
-    typer.echo(f"{loaded.save(changed, out)}; {name} is now {new}")
+    say(f"{loaded.save(changed, out)}; {name} is now {new}")

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from sppdet.cli.common import checked_device
-from sppdet.core.errors import ConfigError
+from sppdet.core.errors import ConfigError, count_noun
 
 if TYPE_CHECKING:
     from sppdet.core.model_file import ModelHeader
     from sppdet.detection.detector import Detector
+    from sppdet.detection.model_zoo import Member
 
 OneModelOption = Annotated[
     str,
@@ -47,19 +48,11 @@ class LoadedModel(NamedTuple):
         header = self.header
         detector.save(out, description=header.description, provenance=header.provenance)
         count = len(detector.classes)
-        classes = "1 class" if count == 1 else f"{count} classes"
-        return f"{out}: {classes}, {out.stat().st_size / 1e6:.1f} MB"
+        return f"{out}: {count_noun(count, 'class', 'classes')}, {out.stat().st_size / 1e6:.1f} MB"
 
 
-def load_model(name: str, device: str = "cpu") -> LoadedModel:
-    """Load the one model that a name stands for, under a preset's settings, which its file keeps.
-
-    Raises:
-        ConfigError: it stands for several.
-        ModelFormatError: as `Detector.load`.
-    """
-    from sppdet.core.model_file import read_header
-    from sppdet.detection.detector import Detector
+def find_model(name: str) -> Member:
+    """Find the one model that a name stands for; ConfigError where it stands for several."""
     from sppdet.detection.model_zoo import find_members
 
     members = find_members(name)
@@ -69,8 +62,24 @@ def load_model(name: str, device: str = "cpu") -> LoadedModel:
             f"{name} is {len(members)} models ({models}), and one is changed at a time",
             hint="name a single one with --model",
         )
-    detector = Detector.load_member(members[0], device=checked_device(device))
-    return LoadedModel(detector, read_header(members[0].path))
+    return members[0]
+
+
+def load_model(member: Member, device: str = "cpu") -> LoadedModel:
+    """Load a model under a preset's settings, which its file keeps; raises as `Detector.load`."""
+    from sppdet.core.model_file import read_header
+    from sppdet.detection.detector import Detector
+
+    detector = Detector.load_member(member, device=checked_device(device))
+    return LoadedModel(detector, read_header(member.path))
+
+
+def read_classes(member: Member) -> tuple[str, ...]:
+    """The classes of a model, from its header alone; ModelFormatError as `read_header`."""
+    from sppdet.core.model_file import read_header
+    from sppdet.detection.model_zoo import read_names
+
+    return read_names(read_header(member.path), member.path).shown()
 
 
 def check_out(out: Path) -> None:

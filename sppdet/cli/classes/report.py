@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sppdet.core.errors import ModelFormatError
+from sppdet.core.errors import ModelFormatError, count_noun
 
 
 def describe_file(path: Path) -> Iterator[str]:
@@ -16,6 +16,7 @@ def describe_file(path: Path) -> Iterator[str]:
     """
     from sppdet.core.model_file import DETECTOR, read_header
     from sppdet.detection.model_zoo import read_names
+    from sppdet.reports.model_card import format_added
 
     header = read_header(path)
     if header.kind != DETECTOR:
@@ -25,7 +26,8 @@ def describe_file(path: Path) -> Iterator[str]:
     provenance = header.provenance
     names = read_names(header, path)
     size = path.stat().st_size / 1e6
-    yield f"{path}: {size:.1f} MB, {len(header.classes)} classes, on {header.backbone}"
+    count = count_noun(len(header.classes), "class", "classes")
+    yield f"{path}: {size:.1f} MB, {count}, on {header.backbone}"
     if header.description:
         yield f"  {header.description}"
     shown = [name for name in names.trained if name not in names.hidden]
@@ -43,31 +45,9 @@ def describe_file(path: Path) -> Iterator[str]:
     yield f"  calibrated{_of_data(fitted)}" if isinstance(fitted, Mapping) else "  not calibrated"
 
 
-def format_added(info: Mapping[str, Any]) -> str:
-    """Format what is known of an added class in a line."""
-    counts = [_count(info.get(f"{one}s", "?"), one) for one in ("object", "image")]
-    facts = [" in ".join(counts)]
-    facts.append(f"of {info.get('data') or 'unnamed data'}")
-    ap, interval = info.get("ap50"), info.get("interval")
-    if isinstance(ap, int | float):
-        text = f"cross-validated AP50 {100 * ap:.0f}"
-        if isinstance(interval, list) and len(interval) == 2 and None not in interval:
-            text += f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f})"
-        facts.append(text)
-    if info.get("corrected"):
-        facts.append(f"corrected by {info['corrected']} regions")
-    if info.get("date"):
-        facts.append(str(info["date"]))
-    return f"{info['name']}, {', '.join(facts)}"
-
-
-def _count(number: Any, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def _of_data(entry: Mapping[str, Any]) -> str:
     """Name a data set and its number of images, with a word before them; empty if not known."""
     name, images = entry.get("dataset"), entry.get("images")
     if not name:
         return ""
-    return f" on {name}, {_count(images, 'image')}" if images else f" on {name}"
+    return f" on {name}, {count_noun(images, 'image')}" if images else f" on {name}"

@@ -25,12 +25,12 @@ def read_wrong(source: Path) -> Wrong:
         ImageError: no images there.
         DatasetError, AnnotationError: not such a file.
     """
-    from sppdet.core.images import find_images
     from sppdet.detection.added.correct import WrongImage
+    from sppdet.media.sources import find_images
 
     if source.suffix.lower() == ".json" and not source.is_dir():
         return _read_detections(source)
-    return {None: [WrongImage(path) for path in find_images([str(source)])]}
+    return {None: [WrongImage(path) for path in find_images(source)]}
 
 
 def choose_wrong(wrong: Wrong, names: Sequence[str], source: Path) -> dict[str, list[WrongImage]]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sppdet.core.boxes import areas, clip
-from sppdet.core.errors import DatasetError
+from sppdet.core.errors import DatasetError, count_noun
 from sppdet.core.progress import Progress
 from sppdet.core.types import Dataset, Detections, FloatArray, Sample
 from sppdet.detection.added.classes import ADDED_LIMITS, KnownClass, check_new_name
@@ -111,7 +111,8 @@ def add_classes(
 
 def describe(name: str, info: Mapping[str, Any]) -> str:
     """Say in a line what a class was learned from, and how it does."""
-    text = f"{name}: {info['objects']} objects in {info['images']} images"
+    counts = [count_noun(info[f"{one}s"], one) for one in ("object", "image")]
+    text = f"{name}: {' in '.join(counts)}"
     if info["ap50"] is None:
         return f"{text}; of one image alone, how well it is found cannot be told"
     low, high = (100 * one for one in info["interval"])

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from sppdet.core.boxes import box_iou
-from sppdet.core.errors import ConfigError
+from sppdet.core.boxes import areas, box_iou, clip
+from sppdet.core.errors import ConfigError, count_noun
 from sppdet.core.images import read_image
 from sppdet.core.parallel import matmul
 from sppdet.core.progress import Progress
 from sppdet.core.types import FloatArray
-from sppdet.detection.added.classes import KnownClass
+from sppdet.detection.added.classes import ADDED_LIMITS, KnownClass
 from sppdet.detection.added.learning import (
     HARD,
     POSITIVE_WEIGHT,
     REGRESSION_IOU,
     ROUNDS,
     C,
+    put_svm,
     solve_dual,
 )
 from sppdet.detection.added.regions import MOST_PROPOSALS, Model, join_features, region_features
 from sppdet.heads.added.added_class import FEATURES, AddedClass
 from sppdet.heads.svm_solver import DualProblem
+
+# What somebody has looked at and called wrong weighs as much as so many other negatives.
+WRONG_WEIGHT = 10.0
 
 
 class WrongImage(NamedTuple):
@@ -64,31 +67,45 @@ def correct_class(
     with progress.task("features", len(wrong)) as advance:
         parts = []
         for one in wrong:
-            parts.append(_features(detector, one, scales))
+            parts.append(_features(detector, one, old.model, scales))
             advance(1)
     rows = np.concatenate(parts)
     model, hard = _solve(old.model, scales, rows)
     info = {**old.info, "corrected": int(old.info.get("corrected", 0)) + hard}
-    progress.say(f"{name}: {hard} regions of {len(wrong)} images taught to be none")
+    taught = f"{count_noun(hard, 'region')} of {count_noun(len(wrong), 'image')}"
+    progress.say(f"{name}: {taught} taught to be none")
     return old._replace(model=model, info=info)
 
 
-def _features(detector: Model, one: WrongImage, scales: dict[str, float]) -> FloatArray:
-    """`float32 (N, D)`, scaled: of the boxes and proposals close to them, or of all proposals."""
+def _features(
+    detector: Model, one: WrongImage, model: AddedClass, scales: dict[str, float]
+) -> FloatArray:
+    """`float32 (N, D)`, scaled: of the boxes and proposals close to them, or of all proposals.
+
+    And of where the class moves the best of these, which is where detections come from.
+    """
     image, head = read_image(one.path), detector.parts.head
     boxes = detector.propose(image)[:MOST_PROPOSALS]
     if one.boxes is not None:
         close = box_iou(boxes, one.boxes).max(axis=1, initial=0.0) > REGRESSION_IOU
         boxes = np.concatenate([one.boxes, boxes[close]]).astype(np.float32)
-    regions = head.regions(head.prepare(detector.requests[0].compute(image)), boxes)
-    return join_features(region_features(head, regions, tuple(scales)), scales, slice(None))
+    prepared = head.prepare(detector.requests[0].compute(image))
+    regions = head.regions(prepared, boxes)
+    best = np.argsort(-model.score(regions)[:, 0], kind="stable")
+    best = best[: int(ADDED_LIMITS["refine_top"])]
+    moved = clip(model.refine(regions, best, np.zeros(len(best), np.int64)), *regions.size)
+    again = head.regions(prepared, moved[areas(moved) > 0])
+    parts = [region_features(head, one, tuple(scales)) for one in (regions, again)]
+    return np.concatenate([join_features(part, scales, slice(None)) for part in parts])
 
 
 def _solve(model: AddedClass, scales: dict[str, float], rows: FloatArray) -> tuple[AddedClass, int]:
     """Solve with new negatives `(N, D)`, scaled; also how many of them were hard."""
     per_value = np.repeat(list(scales.values()), [len(getattr(model, name)) for name in scales])
-    known = model.support.astype(np.float32) * per_value.astype(np.float32)
+    known = model.support_features() * per_value.astype(np.float32)
     sign, alpha = np.sign(model.multipliers), np.abs(model.multipliers)
+    # A multiplier above what a negative may have is of a region that was taught before.
+    costs = np.maximum(np.where(sign > 0, C * POSITIVE_WEIGHT, C), alpha).astype(np.float64)
     weights, bias = np.concatenate([getattr(model, n) for n in scales]) / per_value, model.bias[0]
     taken = np.zeros(len(rows), np.bool_)
     for _ in range(ROUNDS):
@@ -99,18 +116,9 @@ def _solve(model: AddedClass, scales: dict[str, float], rows: FloatArray) -> tup
         dual = DualProblem(
             index=np.arange(len(every)),
             sign=signs,
-            cost=np.where(signs > 0, C * POSITIVE_WEIGHT, C),
+            cost=np.concatenate([costs, np.full(int(taken.sum()), C * WRONG_WEIGHT)]),
             alpha=np.concatenate([alpha, np.zeros(int(taken.sum()))]).astype(np.float64),
         )
-        np.minimum(dual.alpha, dual.cost, out=dual.alpha)
         learned = solve_dual(every, dual)
         weights, bias = learned.solution.weights, np.float32(learned.solution.bias)
-    ends = np.cumsum([len(getattr(model, name)) for name in scales])[:-1]
-    raw = np.split((weights * per_value).astype(np.float32), ends)
-    return replace(
-        model,
-        **dict(zip(scales, raw, strict=True)),
-        bias=np.array([bias], np.float32),
-        support=(learned.rows / per_value).astype(np.float16),
-        multipliers=learned.multipliers.astype(np.float32),
-    ), int(taken.sum())
+    return put_svm(model, learned), int(taken.sum())

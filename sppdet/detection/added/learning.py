@@ -233,16 +233,24 @@ def make_class(
 
     `widths` are the lengths of the features that `scales` has.
     """
-    per_value = np.concatenate([np.full(widths[name], s, np.float32) for name, s in scales.items()])
-    raw = (learned.solution.weights * per_value).astype(np.float32)
-    ends = np.cumsum([widths[name] for name in scales])[:-1]
-    parts = dict(zip(scales, np.split(raw, ends), strict=True))
-    return AddedClass(
-        **{name: parts.get(name, np.zeros(0, np.float32)) for name in FEATURES},
-        bias=np.array([learned.solution.bias], np.float32),
+    sizes = [widths[name] if name in scales else 0 for name in FEATURES]
+    empty = AddedClass(
+        **{name: np.zeros(size, np.float32) for name, size in zip(FEATURES, sizes, strict=True)},
+        bias=np.zeros(1, np.float32),
         box_weights=np.ascontiguousarray(boxes[0], np.float32),
         box_bias=np.asarray(boxes[1], np.float32),
-        support=(learned.rows / per_value).astype(np.float16),
-        multipliers=learned.multipliers.astype(np.float32),
+        support=np.zeros((0, sum(sizes)), np.uint8),
+        steps=np.ones(len(FEATURES), np.float32),
+        multipliers=np.zeros(0, np.float32),
         scales=np.array([scales.get(name, 0.0) for name in FEATURES], np.float32),
     )
+    return put_svm(empty, learned)
+
+
+def put_svm(model: AddedClass, learned: Learned) -> AddedClass:
+    """Give a class an SVM that was learned over its features, joined and scaled."""
+    widths = [len(getattr(model, name)) for name in FEATURES]
+    per_value = np.repeat(model.scales, widths)
+    weights = (learned.solution.weights * per_value).astype(np.float32)
+    support = learned.rows / per_value
+    return model.with_svm(weights, float(learned.solution.bias), support, learned.multipliers)

@@ -16,6 +16,7 @@ from sppdet.detection.detector import Detector
 from sppdet.detection.ensemble import Ensemble
 from sppdet.detection.probabilities.calibration import Calibration, cross_fitted
 from sppdet.evaluation.calibration_error import LEAST_SCORE, calibration_error, label_detections
+from sppdet.evaluation.voc_ap import evaluate_voc
 
 
 class FittedCalibration(NamedTuple):
@@ -27,30 +28,34 @@ class FittedCalibration(NamedTuple):
         detections: how many score `LEAST_SCORE` or more; the others tell little.
         error: expected calibration error of these, each scored by a fit to other images; nan where
             there are none.
+        ap50: mean AP at IoU 0.5 (area under the curve) on the images, 0 to 1, which a calibration
+            does not change; nan where there are no objects.
     """
 
     calibration: Calibration
     images: int
     detections: int
     error: float
+    ap50: float
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Name its values as arrays, for a file."""
-        figures = np.array([self.images, self.detections, self.error])
+        figures = np.array([self.images, self.detections, self.error, self.ap50])
         return {**self.calibration.tensors(), "figures": figures}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> FittedCalibration:
         """Make it of what `arrays` gives."""
         slope, intercept = (arrays[f"calibration.{name}"] for name in ("slope", "intercept"))
-        images, detections, error = arrays["figures"].tolist()
-        return cls(Calibration(slope, intercept), int(images), int(detections), error)
+        images, detections, error, ap50 = arrays["figures"].tolist()
+        return cls(Calibration(slope, intercept), int(images), int(detections), error, ap50)
 
     def provenance(self, dataset: Dataset) -> dict[str, object]:
         """Collect what a model file says of it."""
-        error = None if np.isnan(self.error) else self.error
         counts = {"images": self.images, "detections": self.detections}
-        return {"dataset": dataset.name, **counts, "error": error}
+        figures = {"error": self.error, "ap50": self.ap50}
+        known = {name: None if np.isnan(value) else value for name, value in figures.items()}
+        return {"dataset": dataset.name, **counts, **known}
 
     def describe(self) -> str:
         """Say in one line what was done."""
@@ -93,4 +98,5 @@ def fit_detections(
         len(dataset),
         int((scores >= LEAST_SCORE).sum()),
         calibration_error(scores, is_object).error,
+        evaluate_voc(dataset, found).map_area,
     )

@@ -32,6 +32,9 @@ ROUNDING = 1e-3
 # The bits of a float32 but its sign.
 _MAGNITUDE = 0x7FFFFFFF
 
+# Bytes of a file's name: what file systems take, less what a temporary name beside it adds.
+MAX_NAME_BYTES = 255 - 16
+
 _Row = tuple[int, float, float, float, float, float]
 
 
@@ -44,7 +47,36 @@ def voc_file_name(class_name: str, *, split: str) -> str:
     for part in (class_name, split):
         if not part or "\0" in part or part != part.strip() or set(part) & set("/\\"):
             raise EvaluationError(f"{part!r} cannot be part of a file name", hint="rename it")
-    return f"{COMPETITION}_det_{split}_{class_name}.txt"
+    name = f"{COMPETITION}_det_{split}_{class_name}.txt"
+    if len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES:
+        raise EvaluationError(f"{name[:40]!r}.. is too long for a file name", hint="shorten it")
+    return name
+
+
+def check_voc_names(dataset: Dataset, *, split: str) -> None:
+    """Check that class names, image ids and the split can stand in VOC result files.
+
+    Raises:
+        EvaluationError: an image id with a blank in it or that is no text, or a class or split
+            name that would not make a file name.
+    """
+    for sample in dataset:
+        has_blank = sample.image_id.split() != [sample.image_id]
+        if has_blank or not _is_text(sample.image_id):
+            problem = "has a blank in it" if has_blank else "is no text"
+            raise EvaluationError(
+                f"image id {sample.image_id!r} {problem}",
+                path=dataset.name,
+                hint="rename the image: VOC result files are text, separated by blanks",
+            )
+    for name in dataset.classes:
+        if not _is_text(voc_file_name(name, split=split)):
+            raise EvaluationError(f"class {name!r} is no text", hint="rename it")
+
+
+def _is_text(value: str) -> bool:
+    """Tell whether UTF-8 can hold it: a file's name may have bytes that are no characters."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def write_voc_detections(
@@ -56,17 +88,10 @@ def write_voc_detections(
     scores as `distinct_scores` has them; not the margins.
 
     Raises:
-        EvaluationError: detections that do not fit the data set, an image id with a blank in it,
-            or a class or split name that would not make a file name.
+        EvaluationError: detections that do not fit the data set, or as `check_voc_names`.
     """
     flat = flatten_detections(dataset, detections)
-    for sample in dataset:
-        if sample.image_id.split() != [sample.image_id]:
-            raise EvaluationError(
-                f"image id {sample.image_id!r} has a blank in it",
-                path=dataset.name,
-                hint="rename the image: VOC result files separate by blanks",
-            )
+    check_voc_names(dataset, split=split)
     paths = tuple(folder / voc_file_name(name, split=split) for name in dataset.classes)
     for label, path in enumerate(paths):
         of_class = flat.take(np.flatnonzero(flat.labels == label))

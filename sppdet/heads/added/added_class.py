@@ -6,7 +6,7 @@ classes: what those detect stays as it was, to the last bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from sppdet.core.boxes import decode_deltas
 from sppdet.core.parallel import matmul
-from sppdet.core.types import FloatArray, IntArray
+from sppdet.core.types import Float64Array, FloatArray, IntArray, UInt8Array
+from sppdet.heads.added.negative_bank import to_bytes
 from sppdet.heads.head import RegionFeatures
 
 # The features that an added class may read, in this order: the outputs of fc6 and fc7, and the
@@ -33,8 +34,9 @@ class AddedClass:
         bias: `float32 (1,)`.
         box_weights: `float32 (fc7, 4)`, to box deltas (`core.boxes.encode_deltas`).
         box_bias: `float32 (4,)`.
-        support: `float16 (S, D)`, the SVM's support vectors: raw features that it reads, joined in
-            the order of `FEATURES`.
+        support: `uint8 (S, D)`, the SVM's support vectors: raw features that it reads, joined in
+            the order of `FEATURES`, in whole steps.
+        steps: `float32 (3,)`, the value of a step of each of `FEATURES`.
         multipliers: `float32 (S,)`, their signed dual variables. A class is taught more from these.
         scales: `float32 (3,)`, what the SVM's solver multiplied each of `FEATURES` by.
     """
@@ -45,7 +47,8 @@ class AddedClass:
     bias: FloatArray
     box_weights: FloatArray
     box_bias: FloatArray
-    support: NDArray[np.float16]
+    support: UInt8Array
+    steps: FloatArray
     multipliers: FloatArray
     scales: FloatArray
 
@@ -57,7 +60,7 @@ class AddedClass:
             and len(box) == 2
             and box[1] == 4
             and self.box_bias.shape == (4,)
-            and self.scales.shape == (len(FEATURES),)
+            and self.scales.shape == self.steps.shape == (len(FEATURES),)
             and self.support.shape == (len(self.multipliers), width)
         )
         if not fits:
@@ -79,6 +82,33 @@ class AddedClass:
             else:
                 margins += matmul(regions.layers[name], weights)
         return margins
+
+    def support_features(self) -> FloatArray:
+        """`float32 (S, D)`: the support vectors as raw features."""
+        widths = [len(getattr(self, name)) for name in FEATURES]
+        return self.support.astype(np.float32) * np.repeat(self.steps, widths)
+
+    def with_svm(
+        self, weights: FloatArray, bias: float, support: FloatArray, multipliers: Float64Array
+    ) -> AddedClass:
+        """Return it with another SVM of the same features.
+
+        Args:
+            weights: `float32 (D,)`, of raw features.
+            bias: of the margins.
+            support: `float32 (S, D)`, raw features, rounded here.
+            multipliers: `(S,)`, signed.
+        """
+        ends = np.cumsum([len(getattr(self, name)) for name in FEATURES])[:-1]
+        stored = [to_bytes(part) for part in np.split(support, ends, axis=1)]
+        return replace(
+            self,
+            **dict(zip(FEATURES, np.split(weights, ends), strict=True)),
+            bias=np.array([bias], np.float32),
+            support=np.concatenate([codes for codes, _ in stored], axis=1),
+            steps=np.array([step for _, step in stored], np.float32),
+            multipliers=multipliers.astype(np.float32),
+        )
 
     @property
     def moves_boxes(self) -> bool:

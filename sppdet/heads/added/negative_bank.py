@@ -19,6 +19,14 @@ from sppdet.core.types import FloatArray, UInt8Array
 CUT_OFF = 1e-4
 
 
+def to_bytes(values: NDArray[Any]) -> tuple[UInt8Array, float]:
+    """Round features, 0 or more, to whole steps up to 255; also the value of a step."""
+    wide = np.asarray(values, np.float32)
+    top = float(np.quantile(wide, 1 - CUT_OFF)) if wide.size else 0.0
+    step = np.float32(top / 255) if top > 0 else np.float32(1)
+    return np.clip(np.rint(wide / step), 0, 255).astype(np.uint8), float(step)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class NegativeBank:
     """Regions that an added class is not, with the features that it may read.
@@ -41,13 +49,9 @@ class NegativeBank:
     @classmethod
     def of(cls, features: Mapping[str, NDArray[Any]]) -> NegativeBank:
         """Store features `(M, D)`, 0 or more, by name."""
-        codes, steps = {}, {}
-        for name, values in features.items():
-            wide = np.asarray(values, np.float32)
-            top = float(np.quantile(wide, 1 - CUT_OFF)) if wide.size else 0.0
-            steps[name] = float(np.float32(top / 255)) if top > 0 else 1.0
-            codes[name] = np.clip(np.rint(wide / np.float32(steps[name])), 0, 255).astype(np.uint8)
-        return cls(codes, steps)
+        stored = {name: to_bytes(values) for name, values in features.items()}
+        codes = {name: codes for name, (codes, _) in stored.items()}
+        return cls(codes, {name: step for name, (_, step) in stored.items()})
 
     def features(self) -> dict[str, FloatArray]:
         """`float32 (M, D)` by name, rounded to steps."""

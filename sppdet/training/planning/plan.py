@@ -83,7 +83,7 @@ def plan_training(
     settled, cache = config.settled(len(dataset), model), cache_dir or run_dir / "cache"
     if not any(len(sample.labels) for sample in dataset):
         return Plan(config)
-    warm_up(announce=progress.say)
+    warm_up()
     extractor = FeatureExtractor(settled.features, seed=settled.seed, device=device)
     try:
         left = find_left(settled, dataset, run_dir, cache, extractor, start)

@@ -16,8 +16,8 @@ from sppdet.core.types import Dataset, Detections
 from sppdet.detection.added.correct import WrongImage
 from sppdet.detection.detector import Detector
 from sppdet.detection.ensemble import Ensemble
+from sppdet.detection.modes.rcnn import RcnnDetector
 from sppdet.detection.probabilities.calibration import Calibration
-from sppdet.detection.rcnn import RcnnDetector
 from tests.helpers.added_cases import NEW, loaded_detector, only, rows, shapes
 from tests.helpers.made_detector import CLASSES, picture
 
@@ -284,6 +284,15 @@ def test_iterative_localization_can_be_off(bigger: Detector) -> None:
     known = {tuple(np.clip(box, 0, [width, height, width, height]).tolist()) for box in moved}
     for row in rows(found, [once.classes[-1]]):
         assert tuple(np.array(row[3:], np.float32).tolist()) in known
+
+
+def test_boxes_stay_where_the_proposals_are_without_box_regression(bigger: Detector) -> None:
+    still = bigger.configure(None, ["detection.box_regression=none", "detection.vote_iou=0"])
+    image = picture()
+    known = {tuple(box) for box in still.propose(image).tolist()}
+    found = rows(still.detect(image), still.classes[-1:])
+    assert found
+    assert {tuple(np.array(row[3:], np.float32).tolist()) for row in found} <= known
 
 
 def test_images_turned_by_their_exif_are_learned_as_shown(

@@ -163,6 +163,12 @@ def test_detections_that_do_not_fit_are_not_written(tmp_path: Path) -> None:
     blank = Dataset("blank", CLASSES, (sample_of("a b", [], []),))
     with pytest.raises(EvaluationError, match="blank in it"):
         write_voc_detections(tmp_path, blank, {}, split="val")
+    no_text = Dataset("bytes", CLASSES, (sample_of("a\udcff", [], []),))
+    with pytest.raises(EvaluationError, match="is no text"):
+        write_voc_detections(tmp_path, no_text, {}, split="val")
+    for name, problem in (("x" * 240, "too long"), ("a\udcff", "is no text")):
+        with pytest.raises(EvaluationError, match=problem):
+            write_voc_detections(tmp_path, Dataset("d", (name,), ()), {}, split="val")
     assert list(tmp_path.iterdir()) == []
 
 

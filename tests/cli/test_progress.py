@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
-from sppdet.core.progress import (
-    BarProgress,
-    LineProgress,
-    NullProgress,
-    Progress,
-    duration,
-    terminal_progress,
-)
+from sppdet.cli.terminal import notes
+from sppdet.cli.terminal.progress import BarProgress, LineProgress, terminal_progress
+from sppdet.core.progress import NullProgress, Progress, duration
 
 
 def _all(stream: io.StringIO) -> list[Progress]:
@@ -96,6 +92,31 @@ def test_bars_nest_and_let_lines_through() -> None:
 
 def test_a_stream_that_is_no_terminal_gets_lines() -> None:
     assert isinstance(terminal_progress(io.StringIO()), LineProgress)
+
+
+def test_no_progress_is_shown_where_none_is_wanted() -> None:
+    try:
+        notes.show(quiet=True)
+        assert isinstance(terminal_progress(io.StringIO()), NullProgress)
+        notes.show()
+        assert isinstance(terminal_progress(io.StringIO()), LineProgress)
+    finally:
+        notes.hide()
+
+
+def test_bars_have_no_colors_where_none_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shown() -> str:
+        stream = io.StringIO()
+        console = Console(file=stream, force_terminal=True, width=100, color_system="standard")
+        with BarProgress(console).task("maps", 2) as advance:
+            advance(2)
+        return stream.getvalue()
+
+    color = re.compile(r"\x1b\[[0-9;]*3[0-7]")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert color.search(shown())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not color.search(shown())
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ that a region is pooled from is another.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import overload
 
 import cv2
 import numpy as np
@@ -17,13 +18,13 @@ from torch import Tensor
 
 from sppdet.backbones import Backbone
 from sppdet.backbones.feature_maps import FeatureExtractor, FeatureMap, FeatureMaps
-from sppdet.core.images import as_image
 from sppdet.core.progress import NullProgress, Progress
 from sppdet.core.types import Detections, FloatArray, ImageArray, IntArray
 from sppdet.detection.detector import Detector
 from sppdet.detection.postprocess import postprocess
 from sppdet.detection.scoring import ClassGroup, ClassRefiner, detect_candidates
 from sppdet.heads.head import RegionFeatures
+from sppdet.media.image_inputs import ImageInput, as_image, is_single
 
 # Side in pixels of the square that a region is warped to, and how many of them on each side show
 # what is around the region (R-CNN, appendix A: 227 and 16, for its network's input).
@@ -47,8 +48,14 @@ class RcnnDetector:
         self._detector = detector
         self._progress: Progress = NullProgress() if progress is None else progress
 
-    def detect(self, image: str | Path | ImageArray) -> Detections:
-        """Detect the objects of one image, as `Detector.detect`; raises ImageError as it."""
+    @overload
+    def detect(self, image: ImageInput) -> Detections: ...  # type: ignore[overload-overlap]
+    @overload
+    def detect(self, image: Iterable[ImageInput]) -> list[Detections]: ...
+    def detect(self, image: ImageInput | Iterable[ImageInput]) -> Detections | list[Detections]:
+        """Detect the objects of an image, or of each image of a list, as `Detector.detect` does."""
+        if not is_single(image):
+            return [self.detect(one) for one in image]
         pixels = as_image(image)
         return self.detect_regions(pixels, self._detector.propose(pixels))
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sppdet.core.types import Detections, ImageArray
-from sppdet.detection.visualize import class_color, draw_detections
+from sppdet.outputs.drawing import class_color, draw_detections, ink_color, luminance
 
 CLASSES = ("cat", "dog", "a class with quite a long name")
 
@@ -89,3 +90,24 @@ def test_labels_stay_inside_and_grow_with_the_image() -> None:
         assert columns.min() < side / 2  # all of the long name, though the box is at the right
         heights.append(rows.max() - rows.min())
     assert heights[1] > 2 * heights[0]
+
+
+@given(st.tuples(*[st.integers(0, 255)] * 3))
+def test_labels_stand_out_from_their_background(color: tuple[int, int, int]) -> None:
+    light, dark = sorted((luminance(color), luminance(ink_color(color))), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_a_frame_stands_out_from_its_own_color(label: int) -> None:
+    image = np.full((200, 300, 3), class_color(label), np.uint8)
+    out = draw_detections(image, _detections([(50, 60, 250, 180, 1.0, label)]))
+    assert (out[120, 50:60] == ink_color(class_color(label))).all(axis=-1).any()
+
+
+@pytest.mark.parametrize("name", ["кот", "a\nb", "", "\U00013000", "猫" * 40, "x" * 400])
+def test_any_class_name_is_drawn(name: str) -> None:
+    box = np.array([[5, 30, 60, 70]], np.float32)
+    found = Detections(box, np.ones(1, np.float32), np.zeros(1, np.int64), (name,))
+    out = draw_detections(_gray(100, 80), found)
+    assert (out[:30] != 128).any()

@@ -1,0 +1,1 @@
+"""`sppdet doctor`: what is installed, and whether it works."""

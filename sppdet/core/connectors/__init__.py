@@ -1,0 +1,1 @@
+"""Detections in the forms of other libraries, none of which is needed: imported when asked for."""

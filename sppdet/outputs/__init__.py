@@ -1,0 +1,1 @@
+"""What the commands write: results line by line, documents, annotations, drawings, crops."""
