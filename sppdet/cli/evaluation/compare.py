@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from sppdet.cli.common import warn
+from sppdet.cli.common import say, warn
 from sppdet.cli.dataset import DataSource
 from sppdet.cli.evaluation.detections import (
     Found,
@@ -100,10 +100,11 @@ def compare(
     if out is not None:
         check_folder(out.parent)
     data = DataSource(source, split, format, year, images, classes, strict, limit)
-    say = partial(typer.echo, err=as_json)
+    # The JSON is alone on standard output.
+    tell = partial(say, to_stderr=as_json)
     options = ModelOptions("", cache=cache, device=device, threads=threads)
     sides = [
-        _find(replace(options, model=name), data, folder, say)
+        _find(replace(options, model=name), data, folder, tell)
         for name, folder in ((a, work / "a"), (b, work / "b"))
     ]
     dataset = _shared(sides)
@@ -121,7 +122,7 @@ def compare(
 
 
 def _find(
-    options: ModelOptions, data: DataSource, folder: Path, say: Callable[[str], None]
+    options: ModelOptions, data: DataSource, folder: Path, tell: Callable[[str], None]
 ) -> Found:
     """Read results if the name is a folder or a file of a kind that they have; else detect."""
     path = Path(options.model)
@@ -129,7 +130,7 @@ def _find(
     if is_results:
         return find_results(path, open_unseen(data, None))
     check_folder(folder)
-    return detect_with_model(options, open_unseen(data, options.model), folder, say)
+    return detect_with_model(options, open_unseen(data, options.model), folder, tell)
 
 
 def _shared(sides: Sequence[Found]) -> Dataset:

@@ -48,13 +48,13 @@ def warn(message: str) -> None:
     print(printable(f"sppdet: {message}"), file=sys.stderr, flush=True)
 
 
-def say(text: str) -> None:
-    """Print on standard output; OutputError where that is a file on a full disk.
+def say(text: str, *, to_stderr: bool = False) -> None:
+    """Print on standard output or error; OutputError where that is a file on a full disk.
 
     A pipe that nobody reads any more raises BrokenPipeError, which ends the command quietly.
     """
     try:
-        print(printable(text), flush=True)
+        print(printable(text), file=sys.stderr if to_stderr else sys.stdout, flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -22,13 +22,17 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="this system has
 
 def start(*words: str | Path, **environment: str) -> subprocess.Popen[str]:
     """The command in a process of its own, whose lines can be read as they come."""
-    return subprocess.Popen(
+    # What runs in the background of a script inherits that interrupts are ignored.
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
         [*COMMAND, *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
+    signal.signal(signal.SIGINT, usual)
+    return process
 
 
 @pytest.fixture(scope="module")
