@@ -11,7 +11,6 @@ import typer
 from sppdet.cli.dataset import DataSource, count_images
 from sppdet.cli.evaluation.detections import (
     ModelOptions,
-    check_folder,
     detect_with_model,
     find_results,
 )
@@ -36,6 +35,7 @@ from sppdet.cli.options import (
     examples,
 )
 from sppdet.cli.terminal.notes import say
+from sppdet.outputs.places import check_folder
 
 if TYPE_CHECKING:
     from sppdet.evaluation.coco_ap import CocoResult

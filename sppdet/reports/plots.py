@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -14,25 +13,13 @@ from markupsafe import Markup
 from sppdet.core.types import IntArray
 from sppdet.evaluation.calibration_error import ReliabilityBin
 from sppdet.evaluation.voc_ap import ClassResult
+from sppdet.reports.svg_figure import NO_METADATA, svg_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # A curve has at most so many points: more are not to be seen.
 MAX_POINTS = 120
-_STYLE: Any = {
-    # Names of parts within the file follow from its content and this, not from chance.
-    "svg.hashsalt": "sppdet",
-    # Text as text: small, and in whatever script the reader's machine has.
-    "svg.fonttype": "none",
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.linewidth": 0.4,
-    "path.simplify": True,
-}
-_NO_METADATA: Any = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
 def plot_class(result: ClassResult, bins: Sequence[ReliabilityBin] | None) -> Markup:
@@ -40,7 +27,7 @@ def plot_class(result: ClassResult, bins: Sequence[ReliabilityBin] | None) -> Ma
 
     A class without objects has only the last.
     """
-    with _figure(7.6, 2.2) as figure:
+    with svg_figure(7.6, 2.2) as figure:
         curve, points, reliability = figure.subplots(1, 3, gridspec_kw=_margins(0.06, 0.19))
         some = _thin(len(result.scores))
         precision, recall = result.precision[some], result.recall[some]
@@ -56,7 +43,7 @@ def plot_class(result: ClassResult, bins: Sequence[ReliabilityBin] | None) -> Ma
 
 def plot_reliability(bins: Sequence[ReliabilityBin]) -> Markup:
     """Plot the share of right detections over their mean score, of all classes together."""
-    with _figure(3.2, 2.8) as figure:
+    with svg_figure(3.2, 2.8) as figure:
         _draw_bins(figure.subplots(gridspec_kw=_margins(0.16, 0.16)), bins)
         return _svg(figure)
 
@@ -85,22 +72,10 @@ def _thin(count: int) -> IntArray:
     return np.unique(np.linspace(0, count - 1, min(count, MAX_POINTS)).astype(np.int64))
 
 
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[Figure]:
-    """Yield a figure of that size in inches, in the page's style whatever the user's own is."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        yield Figure(figsize=(width, height))
-
-
 def _svg(figure: Figure) -> Markup:
     """Return the SVG element alone, without names that lead elsewhere or occur twice in a page."""
     out = StringIO()
-    figure.savefig(out, format="svg", metadata=_NO_METADATA, transparent=True)
+    figure.savefig(out, format="svg", metadata=NO_METADATA, transparent=True)
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sppdet.core.files import atomic_write_bytes
+from sppdet.reports.svg_figure import NO_METADATA, svg_figure
 
 CURVES_FILE = "curves.svg"
 # Panels: title, whether values lie in [0, 1], and its columns with what they are called.
@@ -25,9 +26,6 @@ PANELS = (
         (("foreground_accuracy", "objects classified right"), ("validation_ap", "validation AP")),
     ),
 )
-# Names within the file follow from its content; text stays text.
-_STYLE: Any = {"svg.hashsalt": "sppdet", "svg.fonttype": "none", "font.size": 9, "axes.grid": True}
-_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
 def write_curves(table: Path) -> None:
@@ -45,16 +43,8 @@ def write_curves(table: Path) -> None:
 
 def draw_curves(rows: Sequence[dict[str, str]]) -> bytes:
     """Draw the rows of a table, by column, as an SVG file; an empty cell is no measurement."""
-    # Slow to import, and needed only here.
-    import matplotlib
-    from matplotlib.figure import Figure
-
     stream = BytesIO()
-    # In one style, whatever the user's own is.
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        figure = Figure(figsize=(7.5, 5.5))
+    with svg_figure(7.5, 5.5) as figure:
         panels = figure.subplots(2, sharex=True)
         for axes, (title, is_share, columns) in zip(panels, PANELS, strict=True):
             for column, label in columns:
@@ -62,7 +52,7 @@ def draw_curves(rows: Sequence[dict[str, str]]) -> bytes:
             axes.set(title=title, ylim=(0, 1.02) if is_share else (0, None))
             axes.legend(frameon=False)
         panels[-1].set_xlabel("step")
-        figure.savefig(stream, format="svg", metadata=_NO_METADATA)
+        figure.savefig(stream, format="svg", metadata=NO_METADATA)
     return stream.getvalue()
 
 

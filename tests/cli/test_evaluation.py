@@ -150,9 +150,9 @@ def test_places_are_checked_before_the_work(evaluate: Run, data: Path, tmp_path:
             data, *(("--out", tmp_path / "out") if option == "--cache" else ()), option, place
         )
         assert ran.code == 1
-        assert f"{place}: cannot be made: {tmp_path / 'file'} is a file" in ran.err
+        assert f"{tmp_path / 'file'}: is a file, not a folder" in ran.err
         assert "detecting" not in ran.err
-    assert_one_line(evaluate(data, "--out", tmp_path / ("x" * 300)), "cannot be a folder")
+    assert_one_line(evaluate(data, "--out", tmp_path / ("x" * 300)), "name a shorter one")
 
 
 def _rename(data: Path, old: str, new: str) -> None:
@@ -229,7 +229,7 @@ def test_results_are_compared(run: Run, data: Path, tmp_path: Path) -> None:
     assert_one_line(run("compare", tmp_path / "a", tmp_path / "b", data), "no such model")
     (tmp_path / "file").write_text("")
     ran = run(*words, "--out", tmp_path / "file" / "x.json")
-    assert_one_line(ran, "cannot be made")
+    assert_one_line(ran, "is a file, not a folder")
 
 
 def test_a_model_is_compared_with_results(run: Run, made: Path, data: Path, tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from sppdet.cli.common import Failures, say
-from sppdet.core.errors import ImageError, OutputError, SppdetError
+from sppdet.core.errors import OutputError, SppdetError
+from sppdet.core.parallel import memory_errors
 from sppdet.outputs.records import detection_record, read_detections
 from sppdet.outputs.results import Results, write_pictures
 
@@ -86,7 +87,8 @@ class Batch:
             return
         image = source.read(max_pixels=self.max_pixels)
         start = time.perf_counter()
-        everything = with_memory(lambda: self.detector.detect(image), source)
+        with memory_errors(source.name, "shrink the image, or lower features.scales"):
+            everything = self.detector.detect(image)
         seconds = time.perf_counter() - start
         self.best = max(self.best, float(everything.scores.max(initial=0.0)))
         found = everything.above(self.threshold)
@@ -113,23 +115,6 @@ class Batch:
             if error.is_full:  # nothing after it could be written either
                 raise
             self.undrawn.add(source, error)
-
-
-def with_memory(work: Callable[[], Detections], source: ImageSource) -> Detections:
-    """Call `work`; raise ImageError where it needs more memory than there is.
-
-    NumPy raises a MemoryError; torch, onnxruntime and OpenCV errors of their own that say so.
-    """
-    try:
-        return work()
-    except Exception as error:
-        if not (isinstance(error, MemoryError) or "alloc" in str(error).lower()):
-            raise
-        raise ImageError(
-            "needs more memory than there is",
-            path=source.name,
-            hint="shrink the image, or lower features.scales",
-        ) from error
 
 
 def format_detections(name: str, found: Detections, seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -139,25 +139,11 @@ def _identify(detector: Detector | Ensemble, model: str, how: list[str], thresho
     Where it runs (device, threads) and the cap on pixels are left out: they change no result that
     is worth telling apart.
     """
-    from sppdet.core.files import array_digest, sha256
-    from sppdet.core.settings import digest
-    from sppdet.detection.ensemble import Ensemble
-    from sppdet.detection.model_zoo import find_members
+    from sppdet.detection.kept_detections import detector_key
     from sppdet.outputs.journal import Run
 
-    members = detector.members if isinstance(detector, Ensemble) else (detector,)
-    parts: list[Any] = [
-        [
-            sha256(file.path.read_bytes()),
-            digest(one.config),
-            array_digest(one.calibration.slope),
-            array_digest(one.calibration.intercept),
-        ]
-        for file, one in zip(find_members(model), members, strict=True)
-    ]
-    fusion = detector.fusion if isinstance(detector, Ensemble) else ""
     shown = {"model": model, "threshold": threshold}
-    return Run.of(shown, parts, list(detector.classes), fusion, *how)
+    return Run.of(shown, detector_key(model, detector), list(detector.classes), *how)
 
 
 def _finish(

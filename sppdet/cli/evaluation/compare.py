@@ -17,7 +17,6 @@ from sppdet.cli.dataset import DataSource
 from sppdet.cli.evaluation.detections import (
     Found,
     ModelOptions,
-    check_folder,
     detect_with_model,
     find_results,
 )
@@ -37,6 +36,7 @@ from sppdet.cli.options import (
     examples,
 )
 from sppdet.core.errors import EvaluationError
+from sppdet.outputs.places import check_folder
 
 if TYPE_CHECKING:
     from sppdet.core.types import Dataset

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sppdet.cli.common import Failures, format_cost, load_detector, use_threads, warn
+from sppdet.cli.common import Failures, format_cost, load_detector, say, use_threads, warn
 from sppdet.cli.dataset import OpenData, count_images, match_classes
 from sppdet.cli.evaluation.unseen import warn_of_training_images
 from sppdet.cli.result_files import read_results, result_kinds, write_detections
 from sppdet.core.errors import EvaluationError, SppdetError
+from sppdet.outputs.places import check_folder
 
 if TYPE_CHECKING:
     from sppdet.core.types import Dataset, Detections
@@ -61,28 +61,6 @@ class Found:
             raise typer.Exit(1)
 
 
-def check_folder(folder: Path) -> None:
-    """Check that files can be written into a folder, or that it can be made; make nothing.
-
-    Raises:
-        EvaluationError: it is or lies below something that is no folder, or may not be written to.
-    """
-    try:
-        above = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
-    except OSError as error:
-        raise EvaluationError(
-            f"cannot be a folder ({error.strerror})", path=folder, hint="name another folder"
-        ) from None
-    if not above.is_dir():
-        raise EvaluationError(
-            f"cannot be made: {above} is a file", path=folder, hint="name another folder"
-        )
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise EvaluationError(
-            f"cannot be written to: {above} does not allow it", path=folder, hint="name another"
-        )
-
-
 def find_results(results: Path, opened: OpenData) -> Found:
     """Read the detections that some tool wrote."""
     dataset = opened.load(with_pixels=False)
@@ -96,9 +74,9 @@ def find_results(results: Path, opened: OpenData) -> Found:
 
 
 def detect_with_model(
-    options: ModelOptions, opened: OpenData, out: Path, say: Callable[[str], None] = typer.echo
+    options: ModelOptions, opened: OpenData, out: Path, tell: Callable[[str], None] = say
 ) -> Found:
-    """Detect on every image that can be read, and write result files into `out`; `say` tells it.
+    """Detect on every image that can be read, and write result files into `out`; `tell` prints it.
 
     Whatever can be known before the first image is checked before it. Detections are kept in `out`
     as they come, and the same command goes on from them; they are deleted when all are there.
@@ -111,20 +89,20 @@ def detect_with_model(
     use_threads(options.threads)
     detector = load_detector(options.model, options.device, options.config, options.changes)
     dataset = opened.load(match_classes(detector.classes, opened))
-    say(count_images(dataset))
+    tell(count_images(dataset))
     warn_of_training_images(options.model, opened)
     kinds = result_kinds(opened, dataset)
     kept = KeptDetections(out, detector_key(options.model, detector), detector.classes)
     warm_up()
     start = time.perf_counter()
-    detections, failures = _detect(detector, dataset, options, kept, say)
+    detections, failures = _detect(detector, dataset, options, kept, tell)
     left_out = [*opened.lost_images(), *(str(error) for error in failures.errors.values())]
     dataset = _without(dataset, left_out, failures.errors)
     write_detections(out, opened, dataset, detections, kinds)
     if not failures.errors:
         kept.remove()
     seconds = time.perf_counter() - start
-    say(f"{len(dataset)} images detected in {format_cost(seconds)}\n")
+    tell(f"{len(dataset)} images detected in {format_cost(seconds)}\n")
     return Found(dataset, detections, left_out, _describe_model(options))
 
 
@@ -133,7 +111,7 @@ def _detect(
     dataset: Dataset,
     options: ModelOptions,
     kept: KeptDetections,
-    say: Callable[[str], None],
+    tell: Callable[[str], None],
 ) -> tuple[dict[str, Detections], Failures[str]]:
     """Detections by image id, and the errors of images that cannot be read."""
     from sppdet.cli.terminal.progress import terminal_progress
@@ -142,7 +120,7 @@ def _detect(
     known = {sample.image_id: kept.get(sample) for sample in dataset}
     found = {image_id: one for image_id, one in known.items() if one is not None}
     if found:
-        say(f"{len(found)} images are known from an earlier run: {kept.path}")
+        tell(f"{len(found)} images are known from an earlier run: {kept.path}")
     rest = replace(
         dataset, samples=tuple(sample for sample in dataset if sample.image_id not in found)
     )
