@@ -83,7 +83,8 @@ class VideoReader:
                 self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
             self._fail_to_open()
-        width, height = (self._capture.get(one) for one in (3, 4))
+        sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        width, height = (self._capture.get(side) for side in sides)
         self.size = int(width), int(height)
         if width * height > MAX_PIXELS:
             self.close()

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from sppdet.core.errors import ConfigError
-from sppdet.core.types import BoolArray, Detections, FloatArray, ImageArray
+from sppdet.core.types import BoolArray, Detections, FloatArray
 from sppdet.detection.detector import Detector
 from sppdet.detection.ensemble import Ensemble
 from sppdet.detection.postprocess import Candidates, postprocess
-from sppdet.media.image_inputs import as_image
+from sppdet.media.image_inputs import ImageInput, as_image
 
 # Side of a tile in pixels and share of it that neighbors have in common (those of SAHI and
 # supervision's InferenceSlicer).
@@ -70,7 +69,7 @@ class TiledDetector:
         self.is_calibrated = detector.is_calibrated
         self._detector, self._size, self._overlap = detector, size, overlap
 
-    def detect(self, image: str | Path | ImageArray) -> Detections:
+    def detect(self, image: ImageInput) -> Detections:
         """Detect the objects of one image, as `Detector.detect`; raises ImageError as it.
 
         `detection.max_candidates` holds in each tile, `max_per_class` in the whole image.
